@@ -1,0 +1,51 @@
+# make demo | test | check | bench; the first call makes .venv, later ones rebuild what changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard csrc/*) setup.py pyproject.toml
+
+.PHONY: demo test check lint types format bench build clean
+
+build: $(VENV)/built
+
+$(VENV)/installed: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nondet_probe needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	@$(BIN)/pip install --verbose --disable-pip-version-check --no-build-isolation --no-deps -e . \
+	  > $(VENV)/build.log 2>&1 || { cat $(VENV)/build.log; exit 1; }
+	@grep -o 'nondet_probe\._C: .*' $(VENV)/build.log
+	@touch $@
+
+# Exit code 1 means that nondeterminism was found: the right answer for the second workload.
+demo: build
+	@$(BIN)/nondet-probe checkup digits-cnn --threads 2
+	@$(BIN)/nondet-probe checkup snippets-hashed --threads 2; code=$$?; \
+	  test $$code -eq 1 || { echo "snippets-hashed gave exit code $$code, not 1" >&2; exit 1; }
+
+test: build
+	$(BIN)/python -m pytest
+
+check: lint types test
+
+lint: build
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: build
+	$(BIN)/mypy
+
+format: build
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Quiet machine, some minutes; rows go to benchmarks/results/*.csv.
+bench: build
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf build $(VENV) nondet_probe/_C*.so *.egg-info

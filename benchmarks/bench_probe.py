@@ -1,0 +1,101 @@
+"""What the probes cost: `twin` with its control, and `rerun` at K=2, beside the plain loop.
+
+python -m pytest benchmarks/bench_probe.py --benchmark-only
+
+Measured step by step, in turn with the plain loop's steps; and for `twin` also as a whole call,
+which builds three copies, fits the growth and evaluates two models where the plain loop builds one.
+Three plain runs take 3 times what one does, so a twin cannot take less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+
+import torch
+from _harness import Row, Spread, interleave, ratios, write_rows
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from nondet_probe.probe.drive import Batches, build, finite_loss, guarded_step, plain_run
+from nondet_probe.probe.lockstep import Lockstep
+from nondet_probe.probe.rerun import Rerun
+from nondet_probe.probe.twin import twin
+from nondet_probe.workloads.digits_cnn import BATCH, digits_cnn
+
+ROUNDS = 60  # steps of each
+STEPS = 100  # of a whole call, as many as the command takes
+WHOLE_ROUNDS = 5
+
+TWIN_BOUND = 3.1
+RERUN_BOUND = 2.6
+
+
+def plain_steps() -> Callable[[], object]:
+    """A function that takes the next step of a run of its own."""
+    workload = build(digits_cnn, 0)
+    batches, steps = Batches(workload, ROUNDS), count()
+
+    def step() -> None:
+        number = next(steps)
+        finite_loss(guarded_step(workload, batches.draw(number), number), number)
+
+    return step
+
+
+def twin_steps() -> Callable[[], object]:
+    copies = Lockstep(*[build(digits_cnn, 0) for _ in range(3)])
+    batches, steps = Batches(copies.run, ROUNDS), count()
+    return lambda: copies.step(next(steps), batches)
+
+
+def watched_steps() -> Callable[[], object]:
+    workload = build(digits_cnn, 0)
+    batches, steps = Batches(workload, ROUNDS), count()
+    watch = Rerun(k=2, model=workload.model)
+
+    def step() -> None:
+        number = next(steps)
+        batch = batches.draw(number)
+        with watch:
+            loss = guarded_step(workload, batch, number)
+        finite_loss(loss, number)
+
+    return step
+
+
+def compared(op: str, name: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> Spread:
+    """Ratio of the probe's time to the plain loop's; writes it down with both times."""
+    times = interleave(calls, rounds)
+    ratio = ratios(times[name], times["plain loop"])
+    figures = {who: ("time", "s", Spread.of(seconds)) for who, seconds in times.items()}
+    rows = [(who, *figure) for who, figure in figures.items()]
+    rows.append((name, "ratio to plain loop", "x", ratio))
+    threads = torch.get_num_threads()
+    write_rows(
+        "probe", [Row(op, who, "float32", BATCH * 64, threads, *rest) for who, *rest in rows]
+    )
+    return ratio
+
+
+def test_twin_step(benchmark: BenchmarkFixture) -> None:
+    calls = {"twin": twin_steps(), "plain loop": plain_steps()}
+    ratio = compared("digits-cnn step", "twin", calls, ROUNDS)
+    benchmark.pedantic(calls["twin"], rounds=5)
+    assert ratio.median <= TWIN_BOUND
+
+
+def test_twin_whole(benchmark: BenchmarkFixture) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "twin": lambda: twin(digits_cnn, steps=STEPS),
+        "plain loop": lambda: plain_run(digits_cnn, 0, STEPS),
+    }
+    ratio = compared(f"digits-cnn {STEPS} steps", "twin", calls, WHOLE_ROUNDS)
+    benchmark.pedantic(calls["twin"], rounds=1)
+    assert ratio.median <= TWIN_BOUND
+
+
+def test_rerun_step(benchmark: BenchmarkFixture) -> None:
+    calls = {"rerun k=2": watched_steps(), "plain loop": plain_steps()}
+    ratio = compared("digits-cnn step", "rerun k=2", calls, ROUNDS)
+    benchmark.pedantic(calls["rerun k=2"], rounds=5)
+    assert ratio.median <= RERUN_BOUND

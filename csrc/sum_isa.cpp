@@ -1,0 +1,252 @@
+// The loops of `sum`, compiled once for each ISA level.
+#include <bit>
+#include <cstdint>
+#include <cstring>
+
+#include "inexact.hpp"
+#include "sum.hpp"
+#pragma GCC diagnostic push
+// gcc 12 takes the deliberately undefined registers of its own AVX-512 header for a mistake.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include "simd.hpp"
+#pragma GCC diagnostic pop
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // the vectors never cross a call that is not inlined
+
+namespace ndp::NDP_ISA {
+
+#include "sum_lanes.hpp"
+
+namespace {
+
+// ---- fixed_order: lane j adds elements j, j + 64, j + 128, ... in turn; lanes fold in halves.
+
+NDP_INLINE Doubles partials(const double* x) { return doubles(x); }
+template <class T>
+NDP_INLINE Floats partials(const T* x) {
+  return floats(x);
+}
+
+template <class T>
+void chunk(const void* data, int64_t n, void* partial) {
+  using Partial = typename Traits<T>::Partial;
+  using Vector = decltype(partials(static_cast<const T*>(nullptr)));
+  constexpr int kWidth = kBytes / sizeof(Partial);
+  // Only as many lanes at a time as leave the registers room; each pass reads its own columns.
+  constexpr int kVectors = kSumLanes / kWidth < 8 ? kSumLanes / kWidth : 8;
+  Partial lane[kSumLanes];
+  for (int first = 0; first < kSumLanes; first += kVectors * kWidth) {
+    Vector sums[kVectors];
+    for (Vector& sum : sums) sum = -Vector{};  // -0.0 plus x is x, for every x
+    for_rows(static_cast<const T*>(data), n, [&](const T* row) __attribute__((always_inline)) {
+#pragma GCC unroll 8
+      for (int k = 0; k < kVectors; ++k) sums[k] += partials(row + first + k * kWidth);
+    });
+    std::memcpy(lane + first, sums, sizeof sums);
+  }
+  for (int half = kSumLanes / 2; half >= 1; half /= 2)
+    for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
+  std::memcpy(partial, lane, sizeof(Partial));
+}
+
+// ---- binned
+
+template <class T>
+void note_specials(const T* x, int64_t n, Specials& specials) {
+  for (int64_t i = 0; i < n; ++i) {
+    const double element = value(x[i]);
+    specials.nan |= element != element;
+    specials.positive_infinity |= element == __builtin_inf();
+    specials.negative_infinity |= element == -__builtin_inf();
+  }
+}
+
+template <class T>
+void binned_block(const T* x, int64_t n, Binned& sum) {
+  const auto most = largest(x, n);
+  if (most >= Traits<T>::infinity) return note_specials(x, n, sum.specials);
+  raise_top(sum, top_bin(exponent_above<T>(most)));
+
+  constexpr int kBins = Traits<T>::bins;
+  constexpr int kSets = 2;  // independent sums, to hide the latency of an addition
+  // Scaled so that the top bin's unit is 1. What underflows here is below half of any unit.
+  const Doubles scale =
+      spread(__builtin_bit_cast(double, static_cast<uint64_t>(1023 - kBinBits * sum.top) << 52));
+  Doubles bins[kSets][kBins] = {};
+  for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
+#pragma GCC unroll 64
+    for (int k = 0; k < kSumLanes / kDoubles; ++k) {
+      Doubles rest = doubles(row + k * kDoubles) * scale;
+      // 1.5 * 2^52 units: adding it rounds to a whole number of units, in either direction of sign.
+      double grid = 0x1.8p52;
+#pragma GCC unroll 3
+      for (int i = 0; i < kBins; ++i) {
+        const Doubles slice = (rest + grid) - grid;
+        bins[k % kSets][i] += slice;
+        rest -= slice;
+        grid *= 0x1p-40;
+      }
+    }
+  });
+  double unit = 1.0;
+  for (int i = 0; i < kBins; ++i) {
+    double total = 0.0;
+    for (int set = 0; set < kSets; ++set)
+      for (int lane = 0; lane < kDoubles; ++lane) total += bins[set][i][lane];
+    sum.bin[i] += static_cast<int64_t>(total * unit);
+    unit *= 0x1p40;
+  }
+}
+
+template <class T>
+void binned(const void* data, int64_t n, Binned& sum) {
+  const T* x = static_cast<const T*>(data);
+  for (int64_t i = 0; i < n; i += kBinnedBlock)
+    binned_block(x + i, n - i < kBinnedBlock ? n - i : kBinnedBlock, sum);
+}
+
+// ---- exact
+
+void deposit_lanes(const Doubles& lanes, Superacc& acc) {
+  for (int lane = 0; lane < kDoubles; ++lane) deposit(acc, lanes[lane]);
+}
+
+// Level 0. Widened to fp64, most blocks of narrower floats add up without a single rounding, and
+// the processor tells whether this one did. False: nothing was added to acc.
+template <class T>
+bool add_plainly(const T* x, int64_t n, Superacc& acc) {
+  constexpr int kSums = 8;
+  Doubles sums[kSums] = {};
+  clear_inexact();
+  for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
+#pragma GCC unroll 64
+    for (int k = 0; k < kSumLanes / kDoubles; ++k)
+      sums[k % kSums] += doubles(row + k * kDoubles);
+  });
+  for (int half = kSums / 2; half >= 1; half /= 2)
+    for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
+  if (inexact_after(sums)) return false;
+  // A lane that met an infinity or a NaN is one, and deposits as one.
+  make_room(acc, kDoubles);
+  deposit_lanes(sums[0], acc);
+  return true;
+}
+
+// log2 of the elements that meet in one lane of a block.
+constexpr int kLaneBits = std::bit_width(static_cast<unsigned>(kExactBlock / kDoubles)) - 1;
+
+// Levels 1 and 2: error-free splits. Part i of every element is its nearest multiple of unit i,
+// taken and added up in one addition, to a register that starts at 1.5 * 2^52 units and so has its
+// last bit at one unit for as long as it stays below 2^53 units. The rest goes to part i + 1.
+// All of it is exact if (a) the registers of all parts but the last never left that binade, and
+// (b) the last part left no rest. Both are checked, so that any `exponent` is safe; |x| < 2^exponent
+// for all elements implies (a). False: nothing was added to acc.
+template <class T, int kParts>
+bool add_split(const T* x, int64_t n, int exponent, Superacc& acc) {
+  // The lowest unit may as well be that of fp64 itself, where nothing can be left.
+  constexpr int kSpan = (kParts - 1) * (52 - kLaneBits) + 51 - kLaneBits;
+  if (exponent < kSpan - 1074) exponent = kSpan - 1074;
+  if (exponent + kLaneBits + 1 > 1022) return false;  // the first register would overflow
+
+  constexpr int kSets = kDoubles == 8 ? 4 : 2;
+  Doubles start[kParts], sums[kSets][kParts];
+  for (int i = 0; i < kParts; ++i) {
+    const int unit = exponent + kLaneBits - 51 - i * (52 - kLaneBits);
+    start[i] = spread(1.5 * __builtin_bit_cast(double, static_cast<uint64_t>(unit + 52 + 1023) << 52));
+    for (auto& set : sums) set[i] = start[i];
+  }
+  Words left_binade{}, left_rest{};
+  for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
+#pragma GCC unroll 64
+    for (int k = 0; k < kSumLanes / kDoubles; ++k) {
+      Doubles rest = doubles(row + k * kDoubles);
+#pragma GCC unroll 3
+      for (int i = 0; i < kParts; ++i) {
+        Doubles& sum = sums[k % kSets][i];
+        const Doubles next = sum + rest;
+        rest -= next - sum;
+        sum = next;
+        if (i + 1 < kParts) left_binade |= (Words)next ^ (Words)start[i];
+      }
+      left_rest |= (Words)rest;
+    }
+  });
+  uint64_t bad = 0;
+  for (int lane = 0; lane < kDoubles; ++lane)
+    bad |= (left_binade[lane] & 0xfff0000000000000) | (left_rest[lane] & 0x7fffffffffffffff);
+  if (bad != 0) return false;
+  make_room(acc, kParts * kDoubles);
+  for (int i = 0; i < kParts; ++i) {
+    Doubles total{};
+    for (auto& set : sums) total += set[i] - start[i];
+    deposit_lanes(total, acc);
+  }
+  return true;
+}
+
+// Tries the exponent that served last, then the block's own.
+template <class T, int kParts>
+bool add_split_adapting(const T* x, int64_t n, ExactSum& sum) {
+  if (add_split<T, kParts>(x, n, sum.exponent, sum.acc)) return true;
+  const auto most = largest(x, n);
+  if (most >= Traits<T>::infinity) return false;
+  const int exponent = exponent_above<T>(most);
+  if (exponent == sum.exponent) return false;
+  sum.exponent = exponent;
+  return add_split<T, kParts>(x, n, exponent, sum.acc);
+}
+
+// The last resort, for blocks wider than the splits reach and for infinities and NaNs.
+template <class T>
+void add_one_by_one(const T* x, int64_t n, Superacc& acc) {
+  make_room(acc, n);
+  for (int64_t i = 0; i < n; ++i) deposit(acc, value(x[i]));
+}
+
+template <class T>
+void exact_block(const T* x, int64_t n, ExactSum& sum) {
+  constexpr int kBlocksAtALevel = 16;
+  if (sum.level != sum.base_level && ++sum.since_base == kBlocksAtALevel) {
+    sum.level = sum.base_level;
+    sum.since_base = 0;
+  }
+  if constexpr (sizeof(T) < sizeof(double)) {
+    if (sum.level == 0) {
+      if (add_plainly(x, n, sum.acc)) return;
+      sum.level = 1;
+    }
+  }
+  if (sum.level == 1) {
+    if (add_split_adapting<T, 2>(x, n, sum)) return;
+    sum.level = 2;
+  }
+  if (!add_split_adapting<T, 3>(x, n, sum)) add_one_by_one(x, n, sum.acc);
+}
+
+template <class T>
+void exact(const void* data, int64_t n, ExactSum& sum) {
+  const T* x = static_cast<const T*>(data);
+  for (int64_t i = 0; i < n; i += kExactBlock)
+    exact_block(x + i, n - i < kExactBlock ? n - i : kExactBlock, sum);
+}
+
+template <class T>
+constexpr SumKernels kKernels{chunk<T>, binned<T>, exact<T>};
+
+}  // namespace
+
+SumKernels sum_kernels(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float64:
+      return kKernels<double>;
+    case Dtype::float32:
+      return kKernels<float>;
+    case Dtype::bfloat16:
+      return kKernels<Bfloat16>;
+    default:
+      return kKernels<Float16>;
+  }
+}
+
+}  // namespace ndp::NDP_ISA

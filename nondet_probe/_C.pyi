@@ -1,0 +1,23 @@
+# What csrc/bindings.cpp defines. Addresses are integers (Tensor.data_ptr()).
+
+from collections.abc import Sequence
+
+def available_isas() -> list[str]: ...
+def chosen_isa() -> str: ...
+
+# nondet_probe.bits
+def bytes_equal(a: int, b: int, bytes: int, /) -> bool: ...
+def compare(
+    dtype: int, a: int, b: int, elements: int, threads: int, isa: str, /
+) -> tuple[int, int, int, float, float]: ...
+def digest(
+    dtype: int, data: int, shape: Sequence[int], strides: Sequence[int], threads: int, isa: str, /
+) -> str: ...
+def ulp_distance(
+    dtype: int, a: int, b: int, elements: int, distances: int, isa: str, /
+) -> None: ...
+
+# nondet_probe.ops
+def sum(
+    variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...

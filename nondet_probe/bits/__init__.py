@@ -1,0 +1,27 @@
+"""Exact questions about tensors: are the bits equal, how far apart are they, change one of them."""
+
+from nondet_probe.bits.compare import (
+    ULP_MAX,
+    Comparison,
+    bit_equal,
+    compare,
+    count_different,
+    ulp_distance,
+)
+from nondet_probe.bits.digest import DIGEST_FORMAT, Digest, digest
+from nondet_probe.bits.flip import BitChange, flip_bit, step_ulp
+
+__all__ = [
+    "DIGEST_FORMAT",
+    "ULP_MAX",
+    "BitChange",
+    "Comparison",
+    "Digest",
+    "bit_equal",
+    "compare",
+    "count_different",
+    "digest",
+    "flip_bit",
+    "step_ulp",
+    "ulp_distance",
+]

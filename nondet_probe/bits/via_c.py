@@ -1,0 +1,111 @@
+"""Tensors on their way into `nondet_probe._C`; the only module in `bits` that imports it.
+
+A tensor is taken when its elements lie somewhere as plain bits: strided layout, a dtype of
+`dtypes.CODES`, class `torch.Tensor` or `torch.nn.Parameter`. A subclass may keep its numbers
+anywhere (a quantized weight, a shard, no data at all), so it is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nondet_probe import _C
+from nondet_probe.bits.dtypes import CODES, dtype_name
+
+__all__ = [
+    "bytes_equal",
+    "compare",
+    "contiguous",
+    "digest",
+    "dtype_code",
+    "host",
+    "threads_for",
+    "ulp_distance",
+]
+
+_PLAIN_CLASSES = (torch.Tensor, torch.nn.Parameter)
+# Below this, starting a thread (some 20 us) costs more than it saves.
+_BYTES_PER_THREAD = 1 << 20
+
+
+def dtype_code(tensor: Tensor) -> int:
+    """The number of the tensor's dtype; TypeError when its bits cannot be read as they are."""
+    code = CODES.get(tensor.dtype, 0) if type(tensor) in _PLAIN_CLASSES else 0
+    if code == 0 or tensor.layout is not torch.strided or tensor.is_meta:
+        raise TypeError(_why_not(tensor))
+    return code
+
+
+def _why_not(tensor: object) -> str:
+    if not isinstance(tensor, Tensor):
+        return f"expected a torch.Tensor, got {type(tensor).__name__}"
+    known = ", ".join(dtype_name(dtype) for dtype in CODES)
+    if type(tensor) not in _PLAIN_CLASSES:
+        return (
+            f"{type(tensor).__name__} is a tensor subclass that may keep its elements elsewhere; "
+            "torch.Tensor and torch.nn.Parameter are taken: pass the plain tensors inside it, or "
+            "`tensor.as_subclass(torch.Tensor)` where that holds the data"
+        )
+    if tensor.dtype not in CODES:
+        return (
+            f"dtype {dtype_name(tensor.dtype)} is not taken; taken are {known}. For a quantized "
+            "tensor pass `tensor.int_repr()`"
+        )
+    if tensor.layout is not torch.strided:
+        return (
+            f"layout {tensor.layout} is not taken, only torch.strided: pass the tensors inside it "
+            "(indices and values) or `tensor.to_dense()`"
+        )
+    return "a tensor on the meta device has no elements to read"
+
+
+def host(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy in host memory with conj and neg bits carried out."""
+    if tensor.is_cpu and not tensor.is_conj() and not tensor.is_neg():
+        return tensor
+    return tensor.detach().cpu().resolve_conj().resolve_neg()
+
+
+def contiguous(tensor: Tensor) -> Tensor:
+    """As `host`, and row-major."""
+    tensor = host(tensor)
+    return tensor if tensor.is_contiguous() else tensor.detach().contiguous()
+
+
+def threads_for(size: int, threads: int | None) -> int:
+    """How many threads to use for `size` bytes: torch's own setting, fewer for little work."""
+    if threads is None:
+        if size < 2 * _BYTES_PER_THREAD:
+            return 1
+        return min(torch.get_num_threads(), size // _BYTES_PER_THREAD)
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    return threads
+
+
+def bytes_equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two contiguous host tensors of one dtype and shape hold the same bytes."""
+    return _C.bytes_equal(a.data_ptr(), b.data_ptr(), a.nbytes)
+
+
+def compare(
+    code: int, a: Tensor, b: Tensor, threads: int, isa: str = ""
+) -> tuple[int, int, int, float, float]:
+    """(different, max_ulp, first, sum_squares_difference, sum_squares) of contiguous host tensors.
+
+    first is -1 where nothing differs; see `csrc/compare.hpp`.
+    """
+    return _C.compare(code, a.data_ptr(), b.data_ptr(), a.numel(), threads, isa)
+
+
+def ulp_distance(code: int, a: Tensor, b: Tensor, isa: str = "") -> Tensor:
+    """int64 distances of contiguous host tensors of a real floating dtype."""
+    distances = torch.empty(a.shape, dtype=torch.int64)
+    _C.ulp_distance(code, a.data_ptr(), b.data_ptr(), a.numel(), distances.data_ptr(), isa)
+    return distances
+
+
+def digest(code: int, tensor: Tensor, threads: int, isa: str = "") -> str:
+    """32 hex digits of a strided host tensor without conj and neg bits; read where it lies."""
+    return _C.digest(code, tensor.data_ptr(), tensor.shape, tensor.stride(), threads, isa)

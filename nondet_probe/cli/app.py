@@ -1,0 +1,180 @@
+"""The commands and their options. torch is imported when a command runs, not before."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nondet_probe import __version__
+from nondet_probe.cli import exit_codes
+
+if TYPE_CHECKING:
+    from nondet_probe.cli.session import Session
+
+__all__ = ["app", "main"]
+
+_TARGET_HELP = (
+    "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
+    "path/to/file.py:function, where the function takes a seed and returns a Workload."
+)
+
+app = typer.Typer(
+    name="nondet-probe",
+    help=(
+        "Find which op, which line and which changed bit made two PyTorch training runs differ, "
+        "and what determinism costs.\n\n" + exit_codes.HELP
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Target = Annotated[str, typer.Argument(help=_TARGET_HELP, metavar="TARGET", show_default=False)]
+Seed = Annotated[int, typer.Option(help="Seed given to the workload and to every random stream.")]
+K = Annotated[int, typer.Option("--k", help="Executions of each op, the original included.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"nondet-probe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def checkup(
+    target: Target,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps of the twin.")] = 100,
+    k: K = 5,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Rerun, twin and the cost of determinism for one workload, and a report to look at."""
+    session = _session("checkup", target, seed, threads, out, as_json)
+
+    def body() -> None:
+        from nondet_probe.probe.checkup import checkup as run
+
+        session.record = run(
+            session.factory(),
+            target=target,
+            seed=seed,
+            k=k,
+            twin_steps=steps,
+            progress=session.progress,
+        )
+
+    session.run(body)
+
+
+@app.command()
+def rerun(
+    target: Target,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
+    k: K = 5,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Execute every op of a training step K times and name those whose bits differ."""
+    session = _session("rerun", target, seed, threads, out, as_json)
+
+    def body() -> None:
+        from nondet_probe.probe.rerun import rerun as run
+
+        with session.part("rerun"):
+            session.record.rerun = run(
+                session.factory(), seed=seed, steps=steps, k=k, progress=session.progress
+            )
+
+    session.run(body)
+
+
+@app.command()
+def twin(
+    target: Target,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 100,
+    param: Annotated[
+        str | None,
+        typer.Option(help="Parameter to change; default: the first with two dimensions or more."),
+    ] = None,
+    index: Annotated[
+        int | None,
+        typer.Option(help="Flat index of the element; default: drawn with the seed."),
+    ] = None,
+    bit: Annotated[int, typer.Option(help="Bit to flip, 0 the least significant.")] = 0,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Train two copies in lockstep, one bit of one weight apart, and an unperturbed control."""
+    session = _session("twin", target, seed, threads, out, as_json)
+
+    def body() -> None:
+        from nondet_probe.probe.twin import twin as run
+
+        with session.part("twin"):
+            session.record.twin = run(
+                session.factory(),
+                seed=seed,
+                steps=steps,
+                name=param,
+                index=index,
+                bit=bit,
+                progress=session.progress,
+            )
+
+    session.run(body)
+
+
+@app.command()
+def env(as_json: Json = False) -> None:
+    """Machine, versions and the switches that decide about determinism, as found."""
+    from nondet_probe.cli.show import show_environment
+
+    show_environment(as_json)
+
+
+def _session(
+    command: str, target: str, seed: int, threads: int | None, out: Path | None, as_json: bool
+) -> Session:
+    # Only here: a session imports torch.
+    from nondet_probe.cli.session import Session
+
+    return Session(command, target, seed, threads, out, as_json)
+
+
+def main() -> None:
+    """Entry point: run the command line and leave with its exit code."""
+    from nondet_probe.errors import UsageError
+
+    try:
+        app()
+    except UsageError as error:
+        typer.echo(f"nondet-probe: {error}", err=True)
+        sys.exit(exit_codes.USAGE)

@@ -1,0 +1,136 @@
+"""One command on one workload: load it, show progress, keep the record, leave with a code."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nondet_probe.cli import exit_codes
+from nondet_probe.cli.show import show_run
+from nondet_probe.env import thread_count
+from nondet_probe.errors import RunFailedError, UsageError
+from nondet_probe.probe.checkup import new_record, part
+from nondet_probe.records import RunRecord, save_run
+from nondet_probe.report import outcome, write_report
+from nondet_probe.workload import WorkloadFactory
+from nondet_probe.workloads.targets import load_target
+
+__all__ = ["Session"]
+
+REPORT_FILE = "report.html"
+
+
+class Session:
+    """What the commands on a workload share. `run` leaves the process with the exit code."""
+
+    def __init__(
+        self,
+        command: str,
+        target: str,
+        seed: int,
+        threads: int | None,
+        out: Path | None,
+        as_json: bool,
+    ) -> None:
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"--seed {seed}: a seed is from 0 to 2**32 - 1")
+        if threads is not None and threads < 1:
+            raise UsageError(f"--threads {threads}: at least 1")
+        _require_report_libraries()
+        self.target = target
+        self.threads = threads
+        self.as_json = as_json
+        self.directory = out if out is not None else _default_directory(command, target)
+        if self.directory.exists() and (
+            not self.directory.is_dir() or any(self.directory.iterdir())
+        ):
+            raise UsageError(
+                f"--out {self.directory}: exists and is not an empty directory; nothing is ever "
+                "overwritten. Name another one."
+            )
+        # Before new_record, so that the record shows the switches the run was really under.
+        with thread_count(threads):
+            self.record: RunRecord = new_record(command, target, seed)
+        self._bars: Progress | None = None
+
+    def factory(self) -> WorkloadFactory:
+        """The user's function; its import runs user code, so it belongs into the body of `run`."""
+        return load_target(self.target)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` units of `what` are done."""
+        if self._bars is None:
+            return
+        for task in self._bars.tasks:
+            if task.description == what:
+                self._bars.update(task.id, completed=done, total=total)
+                return
+        self._bars.add_task(what, completed=done, total=total)
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        with part(self.record, name):
+            yield
+
+    def run(self, body: Callable[[], None]) -> None:
+        """Call `body` under the session's settings; write and show what it put into `record`."""
+        failed: RunFailedError | None = None
+        # With --json nothing but the JSON may reach stdout, whatever the user's code prints.
+        quiet = contextlib.redirect_stdout(sys.stderr) if self.as_json else contextlib.nullcontext()
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        try:
+            with quiet, thread_count(self.threads), self._bars:
+                body()
+        except RunFailedError as error:
+            failed = error
+            if isinstance(error.partial, RunRecord):
+                self.record = error.partial
+            else:
+                self.record.status, self.record.failure = "failed", str(error)
+                self.record.failed_step = error.step
+        save_run(self.record, self.directory)
+        report = self.directory / REPORT_FILE
+        write_report(self.record, report)
+        show_run(self.record, report, self.as_json)
+        if failed is not None:
+            typer.echo(f"nondet-probe: the run failed: {self.record.failure}", err=True)
+            raise typer.Exit(exit_codes.FAILED)
+        # What could not be checked is not clean.
+        clean = outcome(self.record) == "clean"
+        raise typer.Exit(exit_codes.CLEAN if clean else exit_codes.FOUND)
+
+
+def _default_directory(command: str, target: str) -> Path:
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")
+    wanted = Path("runs") / f"{now}-{command}-{name}"
+    number = 2
+    directory = wanted
+    while directory.exists():
+        directory = wanted.with_name(f"{wanted.name}-{number}")
+        number += 1
+    return directory
+
+
+def _require_report_libraries() -> None:
+    """Say so before the run, not after minutes of it, when the report could not be written."""
+    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"report.html needs {' and '.join(missing)}: pip install 'nondet-probe[report]'"
+        )

@@ -1,0 +1,169 @@
+"""The sum of all elements of a tensor, in four variants from no guarantee to correctly rounded.
+
+    >>> import torch
+    >>> x = torch.tensor([1e8, -1e8, 1e-8])
+    >>> sum(x)
+    tensor(1.0000e-08)
+    >>> sum(x, variant="fixed_order")
+    tensor(0.)
+
+What each variant promises, its error bound and its cost: `registry.variants("sum")`, docs/ops.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nondet_probe.bits.dtypes import dtype_name
+from nondet_probe.ops import via_c
+from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
+from nondet_probe.ops.registry import Guarantee, Variant, find, register
+
+__all__ = ["sum", "sum_ref"]
+
+_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+register(
+    Variant(
+        op="sum",
+        name="atomic",
+        guarantee=Guarantee.NONE,
+        cross_device=False,
+        batch_invariant=False,
+        error_bound="d u/(1 - d u) sum|x|, d = 20 + ceil(n/1024), then one rounding to the dtype",
+        extra_memory="none",
+        worst_case="from two threads up every call may give other bits",
+        dtypes=_DTYPES,
+        doc="Threads add blocks of 1024 to one shared float, in the order in which they arrive.",
+    )
+)
+register(
+    Variant(
+        op="sum",
+        name="fixed_order",
+        guarantee=Guarantee.LAUNCH_INVARIANT,
+        cross_device=False,
+        batch_invariant=True,
+        error_bound=(
+            "d u/(1 - d u) sum|x|, d = 69 + ceil(log2(ceil(n/4096))), then one rounding to the "
+            "dtype; infinite where a partial sum overflows"
+        ),
+        extra_memory="n/4096 floats",
+        worst_case="cancellation: the bound is relative to sum|x|, not to the result",
+        dtypes=_DTYPES,
+        doc="Chunks of 4096 by 64 lanes and binary trees: an order that depends on n alone.",
+    )
+)
+register(
+    Variant(
+        op="sum",
+        name="binned",
+        guarantee=Guarantee.ORDER_INVARIANT,
+        cross_device=False,
+        batch_invariant=True,
+        error_bound="n max|x| 2^-80 (fp64) or 2^-40 (others), then one rounding to the dtype",
+        extra_memory="80 bytes a thread",
+        worst_case="cancellation: the bound is relative to max|x|, not to the result",
+        dtypes=_DTYPES,
+        doc="Elements cut on an absolute grid of 40-bit bins below max|x|; bins add as integers.",
+    )
+)
+register(
+    Variant(
+        op="sum",
+        name="exact",
+        guarantee=Guarantee.CORRECTLY_ROUNDED,
+        cross_device=False,
+        batch_invariant=True,
+        error_bound="half an ulp of the result, always",
+        extra_memory="600 bytes a thread",
+        worst_case=(
+            "fp64 blocks of 16384 that span more than about 70 binades, or hold an infinity or NaN "
+            "(any dtype), are added one element at a time"
+        ),
+        dtypes=_DTYPES,
+        doc="Error-free additions, checked, into a fixed-point number wide enough for every sum.",
+    )
+)
+
+
+def sum(x: Tensor, *, variant: str = "exact", threads: int | None = None) -> Tensor:
+    """The sum of all elements of x, as a 0-d tensor of its dtype; 0 where there are none.
+
+    x: contiguous CPU tensor of any shape; float64, float32, bfloat16 or float16.
+    variant: "exact" (the default: the strongest promise is also fast), "binned", "fixed_order" or
+        "atomic". Never replaced by another one.
+    threads: the most to use; None is torch.get_num_threads().
+
+    NaN is always the positive quiet NaN without payload. A zero is -0.0 only where every element
+    is -0.0 (`fixed_order` and `atomic`: as IEEE 754 additions give it, which is the same). The
+    process's rounding mode and flush-to-zero setting have no influence. Differentiable.
+
+    Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
+    not taken, UsageError for threads below 1 or an unknown NONDET_PROBE_ISA.
+    """
+    find("sum", variant)
+    # What the dispatcher would refuse at length, in the name of all its backends.
+    if x.device.type != "cpu":
+        raise TypeError(f"sum takes tensors on cpu, got one on {x.device}; pass x.cpu()")
+    if x.layout is not torch.strided:
+        raise TypeError(f"sum takes dense tensors, got layout {x.layout}; pass x.to_dense()")
+    return _sum(x, variant, threads)
+
+
+def sum_ref(x: Tensor) -> Tensor:
+    """What `sum(x, variant="exact")` must give, by fractions and integers alone. Slow: 1 us an
+    element. Any layout and device."""
+    return tensor_of_bits(round_to_bits(exact_sum(x), x.dtype), x.dtype)
+
+
+def _check(x: Tensor, variant: str) -> None:
+    taken = find("sum", variant).dtypes
+    if x.dtype not in taken:
+        names = ", ".join(dtype_name(dtype) for dtype in taken)
+        raise TypeError(
+            f"sum variant {variant!r} takes {names}; got {dtype_name(x.dtype)}; convert it first"
+        )
+    if not x.is_contiguous():
+        raise TypeError(
+            f"sum takes contiguous tensors, got shape {tuple(x.shape)} with strides {x.stride()}; "
+            "pass x.contiguous()"
+        )
+
+
+# The op is registered piece by piece: `torch.library.custom_op` would import torch._dynamo on the
+# first call, some two seconds, and cost twice as much on each.
+torch.library.define(
+    "nondet_probe::sum",
+    "(Tensor x, str variant, int? threads=None) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+
+
+def _on_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
+    _check(x, variant)
+    return via_c.sum_all(x, variant, threads)
+
+
+def _without_data(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
+    _check(x, variant)
+    return x.new_empty(())
+
+
+def _keep_shape(ctx: Any, inputs: tuple[Tensor, str, int | None], output: Tensor) -> None:
+    ctx.shape = inputs[0].shape
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return gradient.expand(ctx.shape), None, None
+
+
+torch.library.impl("nondet_probe::sum", "CPU", _on_cpu)
+torch.library.register_fake("nondet_probe::sum", _without_data)
+torch.library.register_autograd("nondet_probe::sum", _backward, setup_context=_keep_shape)
+
+_sum: Callable[[Tensor, str, int | None], Tensor] = torch.ops.nondet_probe.sum.default

@@ -1,0 +1,145 @@
+"""The dispatch mode that executes every op again and compares the results bit by bit.
+
+The original execution runs exactly once, on the real operands, and its results are what training
+goes on with. Everything else happens on copies, and the random streams are put back afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
+from nondet_probe.probe.opaque import Functions
+from nondet_probe.probe.operands import tensors_in, unreadable
+from nondet_probe.probe.places import Places
+from nondet_probe.probe.plan import Plan, Treatment, plan_of
+from nondet_probe.probe.replay import Call, NotComparableError, difference, results
+from nondet_probe.probe.tally import Tally
+from nondet_probe.records import Coverage
+
+__all__ = ["RerunMode"]
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
+    """Executes each op `k` times in all; see the module. coverage, tally: what it found so far."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, k: int, model: torch.nn.Module | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._k = k
+        self._functions = Functions()
+        self.places = Places(model)
+        self.coverage = Coverage()
+        self.tally = Tally()
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        """Without this, torch runs a compiled module eagerly under the mode and ever after."""
+        return True
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        self.coverage.seen += 1
+        plan = plan_of(func)
+        operands = list(tensors_in((*args, *kwargs.values())))
+        if plan.treatment is not Treatment.RERUN:
+            return self._leave_out(plan, func, args, kwargs)
+        reason = _excluded(types, operands)
+        if reason is not None:
+            self._not_covered(reason)
+            self.places.pass_over()
+            return func(*args, **kwargs)
+        return self._rerun(plan, func, args, kwargs, operands)
+
+    def _leave_out(
+        self, plan: Plan, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if plan.treatment is Treatment.VIEW:
+            self.coverage.views += 1
+        elif plan.treatment is Treatment.ALLOCATION:
+            self.coverage.allocations += 1
+        else:
+            self._not_covered(plan.reason)
+        self.places.pass_over()
+        return func(*args, **kwargs)
+
+    def _rerun(
+        self,
+        plan: Plan,
+        func: Callable[..., Any],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        operands: list[torch.Tensor],
+    ) -> Any:
+        for reason in self._functions.reasons(operands):
+            self._not_covered(reason)
+        place = self.places.locate()
+        try:
+            with hidden_from_modes():
+                call = Call(func, plan, args, kwargs)
+        except Exception as error:
+            self._not_covered(f"{plan.name}: its operands cannot be copied ({_told(error)})")
+            return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if plan.may_alias and _aliases(output, operands):
+            self.coverage.views += 1
+            return output
+        try:
+            with hidden_from_modes():
+                found = self._differences(call, results(plan, args, kwargs, output))
+                self.tally.add(place, self._k, found, call)
+        except NotComparableError as error:
+            self._not_covered(str(error))
+        except Exception as error:
+            self._not_covered(f"{plan.name}: executing it again failed ({_told(error)})")
+        else:
+            self.coverage.rerun += 1
+        return output
+
+    def _differences(self, call: Call, first: list[Any]) -> list[Any]:
+        if call.secret_write():
+            raise NotComparableError(f"{call.plan.name} writes an operand its schema does not name")
+        after = call.streams_now()
+        try:
+            found = [difference(first, call.again()) for _ in range(self._k - 1)]
+        finally:
+            if after is not None:
+                after.put_back()
+        return [one for one in found if one is not None]
+
+    def _not_covered(self, reason: str) -> None:
+        missed = self.coverage.not_covered
+        missed[reason] = missed.get(reason, 0) + 1
+
+
+def _excluded(types: Sequence[type], operands: list[torch.Tensor]) -> str | None:
+    for kind in types:
+        if kind not in _PLAIN:
+            return f"operands of tensor subclass {kind.__name__}"
+    for tensor in operands:
+        reason = unreadable(tensor)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _aliases(output: Any, operands: list[torch.Tensor]) -> bool:
+    memory = {tensor.untyped_storage().data_ptr() for tensor in operands}
+    return any(tensor.untyped_storage().data_ptr() in memory for tensor in tensors_in([output]))
+
+
+def _told(error: Exception) -> str:
+    lines = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}".removesuffix(": ")

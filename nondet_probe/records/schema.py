@@ -1,0 +1,242 @@
+"""The shape of stored truth: plain dataclasses, one for each thing a probe finds out.
+
+Everything here is JSON but for `TwinRecord.series`, which is arrays. Times are in seconds, counts
+are counts, steps count from 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nondet_probe.bits.flip import BitChange
+
+__all__ = [
+    "CostArm",
+    "CostRecord",
+    "Coverage",
+    "Fix",
+    "Growth",
+    "OpSite",
+    "RerunRecord",
+    "RunRecord",
+    "TwinRecord",
+]
+
+
+@dataclass
+class Coverage:
+    """What a dispatch-level probe saw, and what it could not.
+
+    seen: op calls that reached the probe; rerun: those executed again and compared;
+    views, allocations: calls left out because they compute nothing (a view of their input; memory
+    without content); not_covered: reason -> calls that the probe could not check.
+    """
+
+    seen: int = 0
+    rerun: int = 0
+    views: int = 0
+    allocations: int = 0
+    not_covered: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Fix:
+    """A change that was tried on a nondeterministic op call, with what came of it.
+
+    name: "deterministic mode", "index_add_", "one thread"; how: the line of Python that applies it.
+    verified: all executions under the fix gave one set of bits. ratio: median time with the fix
+    over median time without, measured interleaved on the recorded inputs; spread: (min, max) of the
+    pairwise ratios. error: why it could not be tried.
+    """
+
+    name: str
+    how: str
+    verified: bool
+    executions: int = 0
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+    error: str | None = None
+
+
+@dataclass
+class OpSite:
+    """One nondeterministic op at one place of the user's program.
+
+    op: overload, such as "aten.index_put_.default"; phase: "forward", "backward" or "optimizer";
+    module: path of the module in the model ("" is the model itself, None is outside any);
+    file, line, code: the user's source line (in backward that of the forward call which made the
+    node); calls: calls of this op at this place; differing_calls: those with any differing output;
+    executions: of all kinds over those calls; differing: executions whose bits were not those of
+    the first; elements: of the largest output; different_elements: most elements that differed in
+    one execution; max_ulp: largest ulp distance (None where it is not defined); shapes: of the
+    inputs of the call that differed most; fixes: what was tried on that call.
+    """
+
+    op: str
+    phase: str
+    module: str | None
+    file: str | None
+    line: int | None
+    code: str | None
+    calls: int
+    differing_calls: int
+    executions: int
+    differing: int
+    elements: int
+    different_elements: int
+    max_ulp: int | None
+    shapes: list[str] = field(default_factory=list)
+    fixes: list[Fix] = field(default_factory=list)
+
+
+@dataclass
+class RerunRecord:
+    """What re-executing every op of `steps` training steps `k` times (in all) showed.
+
+    sites: the nondeterministic ones, worst first; empty means that none was seen.
+    verified_fix: name of the fix under which whole steps showed no nondeterministic op, or None.
+    caveats: sentences the reader must know ("with one thread races between threads cannot show").
+    neutral: training with the probe ended with the same bits as training without it; None where
+    that cannot be told because the workload is nondeterministic.
+    plain_runs_differ: first thing with which two runs without the probe ended differently, or None.
+    probe_seconds, plain_seconds: the steps with the probe and the same steps without.
+    """
+
+    k: int
+    steps: int
+    threads: int
+    losses: list[float]
+    sites: list[OpSite]
+    coverage: Coverage
+    verified_fix: str | None = None
+    neutral: bool | None = None
+    plain_runs_differ: str | None = None
+    caveats: list[str] = field(default_factory=list)
+    probe_seconds: float = 0.0
+    plain_seconds: float = 0.0
+
+
+@dataclass
+class Growth:
+    """Exponential fit of the distance between the twins: log distance against step.
+
+    rate: natural-log units a step; low, high: 95 % confidence interval of `rate`; first_step,
+    last_step: the steps fitted; r2: share of variance explained; doubling_steps: ln 2 / rate.
+    """
+
+    rate: float
+    low: float
+    high: float
+    first_step: int
+    last_step: int
+    r2: float
+    doubling_steps: float | None
+
+
+@dataclass
+class TwinRecord:
+    """A run, its twin with one changed bit, and its unperturbed control, stepped in lockstep.
+
+    control_identical: the control's bits never left the run's. If they did: control_differs_step
+    and control_differs_name give the first step (counted from 0; the state after that step) and
+    tensor ("loss" when only the loss differed), and growth is None. Step -1 says that two copies
+    differed as they were built, so building the workload is itself nondeterministic: then no step
+    was run (steps is 0 and every series is empty).
+    absorbed_step: first step after which no bit of the state of training (parameters, buffers,
+    optimizer) differed any more, to the end of the run.
+    half_step: first step after which half of all parameters' elements differ.
+    no_growth: why there is no growth figure, or None.
+    under: the switch the run was under ("" for none, else a Fix name).
+    probe_seconds: all of the steps; plain_seconds: the run's own share of them.
+    series: arrays over the steps done; axis 0 is the step:
+        "distance"   float64 [steps]          L2 distance of the twin's parameters from the run's,
+                                              over the run's L2 norm (inf where that is 0)
+        "fraction"   float64 [steps]          share of parameter elements whose bits differ
+        "max_ulp"    int64   [steps]          largest ulp distance over all parameters: 2**63 - 1
+                                              beside a NaN, -1 where no dtype has an ulp
+        "loss"       float64 [steps]          loss of the run
+        "loss_twin"  float64 [steps]          may be NaN or inf, which is a finding
+        "control"    float64 [steps]          share of elements where the control differs
+        "param_distance", "param_fraction" float64 [steps, parameters]; "param_max_ulp" int64
+    """
+
+    steps: int
+    change: BitChange
+    parameters: list[str]
+    elements: list[int]
+    control_identical: bool
+    control_differs_step: int | None = None
+    control_differs_name: str | None = None
+    absorbed_step: int | None = None
+    half_step: int | None = None
+    growth: Growth | None = None
+    no_growth: str | None = None
+    under: str = ""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    evaluation_twin: dict[str, float] = field(default_factory=dict)
+    probe_seconds: float = 0.0
+    plain_seconds: float = 0.0
+    series: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.series = {name: np.asarray(values) for name, values in self.series.items()}
+
+
+@dataclass
+class CostArm:
+    """One way to run the same steps: seconds of each step, or why it cannot run.
+
+    name: "default", "deterministic", "deterministic, no fill"; ratio: median of the pairwise ratios
+    of its steps to the default arm's, spread: their quartiles.
+    """
+
+    name: str
+    seconds: list[float]
+    ratio: float | None = None
+    spread: tuple[float, float] | None = None
+    error: str | None = None
+
+
+@dataclass
+class CostRecord:
+    """What `torch.use_deterministic_algorithms` costs a workload, arms interleaved by step."""
+
+    steps: int
+    threads: int
+    arms: list[CostArm]
+
+
+@dataclass
+class RunRecord:
+    """Everything one command found out about one workload.
+
+    status: "complete" or "failed"; failure: the sentence that says where and why; failed_step.
+    environment: of `nondet_probe.env.snapshot()`. seconds: wall time of each part.
+    """
+
+    command: str
+    target: str
+    seed: int
+    created: str
+    environment: dict[str, Any]
+    status: str = "complete"
+    failure: str | None = None
+    failed_step: int | None = None
+    rerun: RerunRecord | None = None
+    twin: TwinRecord | None = None
+    twin_fixed: TwinRecord | None = None
+    cost: CostRecord | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def nondeterministic(self) -> bool:
+        """Whether an op, a plain run or an unperturbed copy did not repeat itself."""
+        twins = [twin for twin in (self.twin, self.twin_fixed) if twin is not None]
+        differing = self.rerun is not None and (
+            bool(self.rerun.sites) or self.rerun.plain_runs_differ is not None
+        )
+        return differing or not all(twin.control_identical for twin in twins)

@@ -1,0 +1,119 @@
+"""Run directories on disk: `record.json` for all that is words and numbers, `arrays.safetensors`.
+
+Both are written to a temporary name and moved into place, the JSON last, and it holds the SHA-256
+of the arrays: a directory with a `record.json` is a whole record, or loading it says what is wrong.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nondet_probe.errors import RecordError
+from nondet_probe.records.codec import decode, encode
+from nondet_probe.records.schema import RunRecord
+
+__all__ = ["ARRAYS_FILE", "FORMAT", "RECORD_FILE", "VERSION", "load_run", "save_run", "to_json"]
+
+FORMAT = "nondet_probe.run"
+VERSION = 1
+RECORD_FILE = "record.json"
+ARRAYS_FILE = "arrays.safetensors"
+
+# Fields that go to the arrays file, as "<part>/<name>".
+_ARRAY_FIELDS = frozenset({"series"})
+_PARTS = ("twin", "twin_fixed")
+
+
+def to_json(record: RunRecord) -> dict[str, Any]:
+    """The record without its arrays, as JSON types."""
+    data: dict[str, Any] = encode(record, skip=_ARRAY_FIELDS)
+    return data
+
+
+def save_run(record: RunRecord, directory: Path) -> None:
+    """Write `record` into `directory` (made if missing); replaces an older record there at once."""
+    from safetensors.numpy import save
+
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for part in _PARTS:
+        twin = getattr(record, part)
+        if twin is not None:
+            for name, values in twin.series.items():
+                arrays[f"{part}/{name}"] = np.ascontiguousarray(values)
+    packed = save(arrays)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "arrays_sha256": hashlib.sha256(packed).hexdigest(),
+        "record": to_json(record),
+    }
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / ARRAYS_FILE, packed)
+    _write(directory / RECORD_FILE, text.encode())
+
+
+def load_run(directory: Path) -> RunRecord:
+    """The record in `directory`.
+
+    Raises RecordError when it is absent, truncated, altered, or of an unknown format or version.
+    """
+    from safetensors.numpy import load
+
+    path = directory / RECORD_FILE
+    if not path.exists():
+        raise RecordError(f"{directory} holds no {RECORD_FILE}: it is not a run directory")
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path} is truncated or not JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RecordError(f"{path} is not of format {FORMAT!r}")
+    if document.get("version") != VERSION:
+        raise RecordError(
+            f"{path} has version {document.get('version')!r}; this nondet_probe reads version "
+            f"{VERSION}. Use the nondet_probe that wrote it, or a newer one."
+        )
+    for field in ("arrays_sha256", "record"):
+        if field not in document:
+            raise RecordError(f"{path}: field {field} is missing")
+    try:
+        packed = (directory / ARRAYS_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(f"{directory} holds no {ARRAYS_FILE}, which its record needs") from error
+    if hashlib.sha256(packed).hexdigest() != document["arrays_sha256"]:
+        raise RecordError(
+            f"{directory / ARRAYS_FILE} is truncated, altered or of another run: "
+            "its SHA-256 is not the recorded one"
+        )
+    record: RunRecord = decode(RunRecord, document["record"], skip=_ARRAY_FIELDS)
+    for name, values in load(packed).items():
+        part, _, series = name.partition("/")
+        getattr(record, part).series[series] = values
+    return record
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write beside `path` and move into place, so that no reader sees half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file private; a record is as readable as any file the user makes.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

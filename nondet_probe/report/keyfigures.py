@@ -1,0 +1,105 @@
+"""The few figures that come right below the verdict."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from nondet_probe.records import RerunRecord, RunRecord, TwinRecord
+from nondet_probe.report.spell import clip, number, one_line, percent, plural, ratio
+from nondet_probe.report.words import best_fix, deterministic_arm, growth_reason, within_noise
+
+__all__ = ["KeyFigure", "key_figures"]
+
+
+class KeyFigure(NamedTuple):
+    """label: what it is; value: the figure; more: what it means, in a few words."""
+
+    label: str
+    value: str
+    more: str
+
+
+def key_figures(record: RunRecord) -> list[KeyFigure]:
+    """The figures that `record` has; each stands alone."""
+    figures = []
+    if record.rerun is not None:
+        figures += _of_rerun(record.rerun)
+    if record.twin is not None:
+        figures.append(_control(record.twin, ""))
+        # What the bit does says nothing where the run moves by itself and was repeated under a fix.
+        if record.twin.control_identical or record.twin_fixed is None:
+            figures.append(_fate(record.twin, ""))
+    if record.twin_fixed is not None:
+        under = f", under {one_line(record.twin_fixed.under, 40)}"
+        figures += [_control(record.twin_fixed, under), _fate(record.twin_fixed, under)]
+    arm = deterministic_arm(record)
+    if arm is not None:
+        value = ratio(arm.ratio) if arm.error is None else "cannot run"
+        more = "the time of a whole training step"
+        if arm.error is not None:
+            more = one_line(arm.error, 90)
+        elif within_noise(arm):
+            more += ", within the noise of this machine"
+        figures.append(KeyFigure("Deterministic mode", value, more))
+    return figures
+
+
+def _of_rerun(rerun: RerunRecord) -> list[KeyFigure]:
+    missed = sum(rerun.coverage.not_covered.values())
+    figures = [
+        KeyFigure(
+            "Nondeterministic places",
+            str(len(rerun.sites)),
+            f"among {plural(rerun.coverage.rerun, 'op call')}, each executed "
+            f"{plural(rerun.k, 'time')}" + (f"; {missed} not covered" if missed else ""),
+        )
+    ]
+    if rerun.sites:
+        site = rerun.sites[0]
+        fix = best_fix(rerun, site)
+        figures.append(
+            KeyFigure(
+                "Fix of the worst place",
+                one_line(fix.name, 40) if fix is not None else "none found",
+                f"verified, at {ratio(fix.ratio)} the op's time"
+                if fix is not None
+                else f"{plural(len(site.fixes), 'fix', 'fixes')} tried",
+            )
+        )
+    return figures
+
+
+def _control(twin: TwinRecord, under: str) -> KeyFigure:
+    label = f"Control{under}"
+    if twin.control_identical:
+        return KeyFigure(label, "bit-identical", f"for {plural(twin.steps, 'step')}")
+    step, first = twin.control_differs_step, twin.control_differs_name
+    if step is not None and step < 0:
+        return KeyFigure(label, "differs as built", f"first in {clip(first or 'the model', 40)}")
+    return KeyFigure(
+        label,
+        "differs" if step is None else f"differs at step {step}",
+        f"first in {clip(first, 40)}" if first else "though nothing in it was changed",
+    )
+
+
+def _fate(twin: TwinRecord, under: str) -> KeyFigure:
+    label = f"One changed bit{under}"
+    if twin.absorbed_step is not None:
+        return KeyFigure(label, "absorbed", f"no trace of it left at step {twin.absorbed_step}")
+    growth = twin.growth
+    if growth is None:
+        return KeyFigure(label, "no growth rate", growth_reason(twin))
+    share = twin.series.get("fraction")
+    end = ""
+    if share is not None and len(share):
+        end = f"; {percent(float(share[-1]))} of elements differ at the end"
+    if not growth.low > 0 and not growth.high < 0:
+        return KeyFigure(label, "no clear growth", f"over {plural(twin.steps, 'step')}{end}")
+    value = f"{number(math.exp(min(growth.rate, 700.0)))}x a step"
+    if growth.doubling_steps is not None and growth.rate > 0:
+        more = f"doubles every {number(growth.doubling_steps, 2)} steps"
+    else:
+        more = "the distance shrinks" if growth.rate < 0 else "the distance grows"
+    return KeyFigure(label, value, more + end)

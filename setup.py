@@ -1,0 +1,138 @@
+"""Build `nondet_probe._C`: pybind11 only, no torch headers, one object per (source, ISA).
+
+A file `csrc/<stem>_isa.cpp` is compiled once for every ISA level of the target machine, each time
+into a namespace of its own (`NDP_ISA`); every other `csrc/*.cpp` is compiled once. Which level runs
+is decided at run time (`csrc/isa.hpp`). Nothing is recompiled unless its source, a header it
+includes, or its command line changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pybind11
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+
+CSRC = Path("csrc")
+
+# No contraction, no reassociation: the numerics are proofs about single IEEE operations.
+BASE_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-fast-math",
+    "-pthread",
+    "-Wall",
+    "-Wextra",
+]
+
+# `portable` is all a machine without x86 has; on x86 it doubles as a check of the intrinsics.
+X86_FLAGS = {
+    "portable": [],
+    "sse2": ["-msse2"],
+    "avx2": ["-mavx2", "-mf16c"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512dq",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mf16c",
+        "-mprefer-vector-width=512",
+    ],
+}
+
+
+def isa_flags() -> dict[str, list[str]]:
+    """The ISA levels to build for this machine, each with its compiler flags."""
+    if platform.machine().lower() in {"x86_64", "amd64"}:
+        return X86_FLAGS
+    return {"portable": []}
+
+
+class BuildExt(build_ext):
+    """Compile the (source, ISA) pairs in parallel, then link them into one module."""
+
+    def build_extension(self, ext: Extension) -> None:
+        compiler = shlex.split(os.environ.get("CXX", "c++"))
+        version = subprocess.run(
+            [*compiler, "--version"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+        levels = isa_flags()
+        print(f"nondet_probe._C: compiler: {version}")
+        print(f"nondet_probe._C: ISA levels: {', '.join(levels)} (chosen at run time)")
+        print("nondet_probe._C: CUDA: no (this version has no CUDA sources)")
+        sys.stdout.flush()
+
+        includes = [
+            f"-I{CSRC}",
+            f"-I{pybind11.get_include()}",
+            f"-I{sysconfig.get_paths()['include']}",
+        ]
+        out = Path(self.build_temp) / "csrc"
+        out.mkdir(parents=True, exist_ok=True)
+
+        jobs: list[tuple[list[str], Path]] = []
+        for source in sorted(CSRC.glob("*.cpp")):
+            variants = levels if source.stem.endswith("_isa") else {"": []}
+            for isa, flags in variants.items():
+                name = f"{source.stem}.{isa}" if isa else source.stem
+                define = [f"-DNDP_ISA={isa}"] if isa else levels_defines(levels)
+                target = out / f"{name}.o"
+                command = [*compiler, *BASE_FLAGS, *flags, *define, *includes]
+                jobs.append(([*command, "-MMD", "-c", str(source), "-o", str(target)], target))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            compiled = list(pool.map(lambda job: compile_if_stale(*job), jobs))
+        print(f"nondet_probe._C: compiled {sum(compiled)} of {len(jobs)} objects")
+
+        module = Path(self.get_ext_fullpath(ext.name))
+        module.parent.mkdir(parents=True, exist_ok=True)
+        if any(compiled) or not module.exists():
+            # Hidden symbols and -Bsymbolic keep the ISA levels' inline functions to ourselves.
+            link = [*compiler, "-shared", "-pthread", "-Wl,-Bsymbolic"]
+            run([*link, *(str(target) for _, target in jobs), "-o", str(module)])
+
+
+def levels_defines(levels: dict[str, list[str]]) -> list[str]:
+    """Tell the dispatcher which levels were built."""
+    return [f"-DNDP_HAVE_{isa.upper()}=1" for isa in levels]
+
+
+def compile_if_stale(command: list[str], target: Path) -> bool:
+    """Run `command` unless it made `target` after every one of its inputs last changed."""
+    stamp = target.with_suffix(".json")
+    deps = target.with_suffix(".d")
+    if target.exists() and deps.exists() and stamp.exists():
+        inputs = shlex.split(deps.read_text().replace("\\\n", " ").partition(":")[2])
+        built = target.stat().st_mtime_ns
+        fresh = all(Path(p).exists() and Path(p).stat().st_mtime_ns <= built for p in inputs)
+        if fresh and json.loads(stamp.read_text()) == command:
+            return False
+    run(command)
+    stamp.write_text(json.dumps(command))
+    return True
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.stdout or done.stderr:
+        print(done.stdout + done.stderr, file=sys.stderr)
+    if done.returncode:
+        raise SystemExit(f"failed: {shlex.join(command)}")
+
+
+setup(
+    packages=find_packages(include=["nondet_probe*"]),
+    ext_modules=[Extension("nondet_probe._C", sources=[])],
+    cmdclass={"build_ext": BuildExt},
+)

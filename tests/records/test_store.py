@@ -1,0 +1,189 @@
+"""Run directories: whole or refused with the reason; old versions load for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nondet_probe.bits.flip import BitChange
+from nondet_probe.errors import RecordError
+from nondet_probe.records import (
+    CostArm,
+    CostRecord,
+    Coverage,
+    Fix,
+    Growth,
+    OpSite,
+    RerunRecord,
+    RunRecord,
+    TwinRecord,
+    load_run,
+    save_run,
+)
+from nondet_probe.records.store import ARRAYS_FILE, RECORD_FILE
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "records"
+
+
+def example() -> RunRecord:
+    """A record with every field in use; the values are test data."""
+    site = OpSite(
+        op="aten.index_put_.default",
+        phase="backward",
+        module="",
+        file="model.py",
+        line=12,
+        code="rows = table[index]",
+        calls=2,
+        differing_calls=2,
+        executions=10,
+        differing=7,
+        elements=1048576,
+        different_elements=4211,
+        max_ulp=3,
+        shapes=["f32[16384, 64]"],
+        fixes=[Fix("deterministic mode", "torch.use_…(True)", True, 10, 0.2, (0.1, 0.3))],
+    )
+    change = BitChange("weight", 7, 0, "float32", "0x3f800000", "0x3f800001")
+    twin = TwinRecord(
+        steps=3,
+        change=change,
+        parameters=["weight"],
+        elements=[8],
+        control_identical=True,
+        growth=Growth(0.1, 0.05, 0.15, 1, 3, 0.9, 6.9),
+        series={
+            "distance": np.array([1e-9, float("inf"), 1e-8]),
+            "max_ulp": np.array([1, 2, 3], dtype=np.int64),
+            "param_distance": np.array([[1e-9], [2e-9], [1e-8]]),
+        },
+    )
+    return RunRecord(
+        command="checkup",
+        target="model.py:train",
+        seed=0,
+        created="2026-01-01T00:00:00+00:00",
+        environment={"machine": {"cpus": 2}, "commit": None},
+        rerun=RerunRecord(5, 2, 2, [2.3, float("nan")], [site], Coverage(seen=9, rerun=8)),
+        twin=twin,
+        cost=CostRecord(2, 2, [CostArm("default", [0.1, 0.2], 1.0, (1.0, 1.0))]),
+        seconds={"rerun": 1.5},
+    )
+
+
+def same(a: RunRecord, b: RunRecord) -> bool:
+    # repr is bit-faithful for floats and, unlike ==, equal for equal NaN and for arrays.
+    for record in (a, b):
+        if record.twin is not None:
+            record.twin.series = dict(sorted(record.twin.series.items()))
+    return repr(a) == repr(b)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    save_run(example(), tmp_path / "run")
+    back = load_run(tmp_path / "run")
+    assert same(back, example())
+    assert back.twin is not None
+    assert back.twin.series["max_ulp"].dtype == np.int64
+
+
+def test_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        save_run(example(), tmp_path / name)
+    for name in (RECORD_FILE, ARRAYS_FILE):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_no_temporary_file_is_left(tmp_path: Path) -> None:
+    save_run(example(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ARRAYS_FILE, RECORD_FILE]
+
+
+def test_a_failed_write_leaves_the_old_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_run(example(), tmp_path)
+
+    def no_space(source: str, target: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "replace", no_space)
+    with pytest.raises(OSError, match="no space"):
+        save_run(RunRecord("rerun", "other", 1, "", {}), tmp_path)
+    assert same(load_run(tmp_path), example())
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -2])
+def test_truncated_record_is_refused(tmp_path: Path, keep: int) -> None:
+    save_run(example(), tmp_path)
+    path = tmp_path / RECORD_FILE
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RecordError, match="truncated or not JSON"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, -1])
+def test_truncated_arrays_are_refused(tmp_path: Path, keep: int) -> None:
+    save_run(example(), tmp_path)
+    path = tmp_path / ARRAYS_FILE
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(RecordError, match="SHA-256"):
+        load_run(tmp_path)
+
+
+def test_arrays_of_another_run_are_refused(tmp_path: Path) -> None:
+    other = example()
+    assert other.twin is not None
+    other.twin.series["distance"][0] = 2e-9
+    save_run(example(), tmp_path / "a")
+    save_run(other, tmp_path / "b")
+    (tmp_path / "b" / ARRAYS_FILE).replace(tmp_path / "a" / ARRAYS_FILE)
+    with pytest.raises(RecordError, match="of another run"):
+        load_run(tmp_path / "a")
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=f"holds no {RECORD_FILE}"):
+        load_run(tmp_path)
+    save_run(example(), tmp_path)
+    (tmp_path / ARRAYS_FILE).unlink()
+    with pytest.raises(RecordError, match=f"holds no {ARRAYS_FILE}"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "something else"}, "is not of format 'nondet_probe.run'"),
+        ({"version": 2}, "has version 2; this nondet_probe reads version 1"),
+        ({"version": None}, "has version None"),
+    ],
+)
+def test_unknown_format_or_version_is_refused_by_name(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    save_run(example(), tmp_path)
+    path = tmp_path / RECORD_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **change}))
+    with pytest.raises(RecordError, match=message):
+        load_run(tmp_path)
+
+
+def test_other_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / RECORD_FILE).write_text("[1, 2]")
+    with pytest.raises(RecordError, match="not of format"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize("directory", sorted(GOLDEN.glob("v*/*")), ids=lambda path: path.name)
+def test_records_of_every_released_version_load(directory: Path) -> None:
+    assert load_run(directory).command
+
+
+def test_every_version_has_golden_records() -> None:
+    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1"]
