@@ -45,7 +45,7 @@ format: build
 
 # Quiet machine, some minutes; rows go to benchmarks/results/*.csv.
 bench: build
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks --benchmark-enable
 
 clean:
 	rm -rf build $(VENV) nondet_probe/_C*.so *.egg-info

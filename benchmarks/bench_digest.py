@@ -1,6 +1,6 @@
 """`digest` beside torch.sum (which reads the same memory) and torch.hash_tensor, one thread.
 
-python -m pytest benchmarks/bench_digest.py --benchmark-only
+python -m pytest benchmarks/bench_digest.py --benchmark-enable
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the probes cost: `twin` with its control, and `rerun` at K=2, beside the plain loop.
 
-python -m pytest benchmarks/bench_probe.py --benchmark-only
+python -m pytest benchmarks/bench_probe.py --benchmark-enable
 
 Measured step by step, in turn with the plain loop's steps; and for `twin` also as a whole call,
 which builds three copies, fits the growth and evaluates two models where the plain loop builds one.
@@ -70,10 +70,8 @@ def compared(op: str, name: str, calls: Mapping[str, Callable[[], object]], roun
     figures = {who: ("time", "s", Spread.of(seconds)) for who, seconds in times.items()}
     rows = [(who, *figure) for who, figure in figures.items()]
     rows.append((name, "ratio to plain loop", "x", ratio))
-    threads = torch.get_num_threads()
-    write_rows(
-        "probe", [Row(op, who, "float32", BATCH * 64, threads, *rest) for who, *rest in rows]
-    )
+    shape = ("float32", BATCH * 64, torch.get_num_threads())
+    write_rows("probe", [Row(op, who, *shape, *figure) for who, *figure in rows])
     return ratio
 
 

@@ -40,7 +40,7 @@ struct Pair {
   Polynomial of[2];
 
   void append(const BlockHash& hash) {
-    for (int j = 0; j < 2; ++j) of[j].append_halves(kKeys.points[j], hash.pass[j]);
+    for (int j = 0; j < 2; ++j) of[j].append_halves(kKeys.points[j], hash.sum[j]);
   }
   void append_both(uint64_t word) {
     for (int j = 0; j < 2; ++j) of[j].append_halves(kKeys.points[j], word);

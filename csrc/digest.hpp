@@ -1,12 +1,13 @@
 // The arithmetic of the digest format "ndp-digest-1", once for host and device. docs/digest.md is
 // the specification; tests/bits/ holds a second implementation that was written from it.
 //
-// Operation budget of one 64-byte line (16 fp32) in AVX-512, two passes: 2 loads (data; a line of
-// keys, which serves the second pass now and the first pass in the next line) and in each pass 1
-// addition of the key, 1 shift, 1 multiplication 32 x 32 -> 64, 1 addition: 8 vector operations on
-// the two 512-bit pipes of Zen 4 = 4 cycles. Once per 64 lines 2 sums of lanes and 4 products mod
-// p, which overlap the next block. Main memory delivers a line in about 7 cycles (34 GB/s at 3.7
-// GHz). So the prediction was: bound by memory, as fast as torch.sum reads.
+// Operation budget of one 64-byte line (16 fp32) in AVX-512: 1 load of the keys; 1 addition of the
+// data (loaded by the same instruction); 1 shift; 2 multiplications 32 x 32 -> 64; 2 additions: 7
+// instructions, of which 6 keep the two 512-bit pipes of Zen 4 busy for 3 cycles. Once per 64 lines 2
+// sums of lanes and 4 products mod p, which overlap the next block. Main memory delivers a line in
+// about 7 cycles (34 GB/s at 3.7 GHz), so the prediction is: bound by memory, as fast as torch.sum.
+// Few instructions matter more than few cycles: the reorder buffer (320) must span the lines that are
+// on their way. (Two passes of NH with their own keys took 10 a line: 0.9 of torch.sum.)
 #pragma once
 
 #include <cstdint>
@@ -25,7 +26,7 @@ namespace ndp {
 
 constexpr int64_t kBlockBytes = 4096;
 constexpr int kBlockWords = kBlockBytes / 4;
-constexpr int kPassShift = 16;  // words by which the keys of the second pass lie further on
+constexpr int kLineWords = 16;  // a line is 64 bytes; the second sum pairs words a line apart
 constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
 constexpr uint64_t kDigestSeed = 0x312d67642d70646eULL;  // "ndp-dg-1" as little-endian bytes
 
@@ -37,14 +38,14 @@ NDP_HD constexpr uint64_t mixed(uint64_t z) {
 }
 
 struct DigestKeys {
-  alignas(64) uint32_t words[kBlockWords + kPassShift];
+  alignas(64) uint32_t words[kBlockWords + kLineWords];
   uint64_t points[2];  // where the two polynomials are evaluated
 };
 
 constexpr DigestKeys digest_keys() {
   DigestKeys keys{};
   uint64_t state = kDigestSeed;
-  for (int i = 0; i < kBlockWords + kPassShift; i += 2) {
+  for (int i = 0; i < kBlockWords + kLineWords; i += 2) {
     state += 0x9e3779b97f4a7c15ULL;
     const uint64_t drawn = mixed(state);
     keys.words[i] = static_cast<uint32_t>(drawn);
@@ -59,9 +60,9 @@ constexpr DigestKeys digest_keys() {
   return keys;
 }
 
-// Two NH sums of one block, one a pass.
+// The two sums of one block.
 struct BlockHash {
-  uint64_t pass[2];
+  uint64_t sum[2];
 };
 
 // a + b mod p, for a and b below p.

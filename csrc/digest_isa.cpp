@@ -17,11 +17,13 @@ struct Vector {
   static Reg zero() { return _mm512_setzero_si512(); }
   static Reg load(const void* from) { return _mm512_loadu_si512(from); }
   static Reg key(const uint32_t* from) { return _mm512_load_si512(from); }
-  // sum + low word * high word of each 64-bit lane of data + key
-  static Reg step(Reg sum, Reg data, Reg key) {
-    const Reg keyed = _mm512_add_epi32(data, key);
-    return _mm512_add_epi64(sum, _mm512_mul_epu32(keyed, _mm512_srli_epi64(keyed, 32)));
-  }
+  // In every 64-bit lane: both words with their keys added; the high word moved to the place of the
+  // low one; the product of two low words.
+  static Reg keyed(Reg data, Reg key) { return _mm512_add_epi32(data, key); }
+  static Reg high(Reg words) { return _mm512_srli_epi64(words, 32); }
+  static Reg product(Reg a, Reg b) { return _mm512_mul_epu32(a, b); }
+  static Reg add(Reg a, Reg b) { return _mm512_add_epi64(a, b); }
+  static uint64_t total(Reg sum) { return _mm512_reduce_add_epi64(sum); }
 };
 #elif NDP_VECTOR_BYTES == 32
 struct Vector {
@@ -32,9 +34,14 @@ struct Vector {
   static Reg key(const uint32_t* from) {
     return _mm256_load_si256(reinterpret_cast<const Reg*>(from));
   }
-  static Reg step(Reg sum, Reg data, Reg key) {
-    const Reg keyed = _mm256_add_epi32(data, key);
-    return _mm256_add_epi64(sum, _mm256_mul_epu32(keyed, _mm256_srli_epi64(keyed, 32)));
+  static Reg keyed(Reg data, Reg key) { return _mm256_add_epi32(data, key); }
+  static Reg high(Reg words) { return _mm256_srli_epi64(words, 32); }
+  static Reg product(Reg a, Reg b) { return _mm256_mul_epu32(a, b); }
+  static Reg add(Reg a, Reg b) { return _mm256_add_epi64(a, b); }
+  static uint64_t total(Reg sum) {
+    const __m128i two =
+        _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
   }
 };
 #elif NDP_VECTOR_BYTES == 16
@@ -46,9 +53,12 @@ struct Vector {
   static Reg key(const uint32_t* from) {
     return _mm_load_si128(reinterpret_cast<const Reg*>(from));
   }
-  static Reg step(Reg sum, Reg data, Reg key) {
-    const Reg keyed = _mm_add_epi32(data, key);
-    return _mm_add_epi64(sum, _mm_mul_epu32(keyed, _mm_srli_epi64(keyed, 32)));
+  static Reg keyed(Reg data, Reg key) { return _mm_add_epi32(data, key); }
+  static Reg high(Reg words) { return _mm_srli_epi64(words, 32); }
+  static Reg product(Reg a, Reg b) { return _mm_mul_epu32(a, b); }
+  static Reg add(Reg a, Reg b) { return _mm_add_epi64(a, b); }
+  static uint64_t total(Reg sum) {
+    return _mm_cvtsi128_si64(_mm_add_epi64(sum, _mm_unpackhi_epi64(sum, sum)));
   }
 };
 #else
@@ -62,53 +72,77 @@ struct Vector {
     return loaded;
   }
   static Reg key(const uint32_t* from) { return load(from); }
-  static Reg step(Reg sum, Reg data, Reg key) {
+  static Reg keyed(Reg data, Reg key) {
     const uint32_t low = static_cast<uint32_t>(data) + static_cast<uint32_t>(key);
     const uint32_t high = static_cast<uint32_t>(data >> 32) + static_cast<uint32_t>(key >> 32);
-    return sum + uint64_t{low} * high;
+    return uint64_t{high} << 32 | low;
   }
+  static Reg high(Reg words) { return words >> 32; }
+  static Reg product(Reg a, Reg b) { return (a & 0xffffffffu) * (b & 0xffffffffu); }
+  static Reg add(Reg a, Reg b) { return a + b; }
+  static uint64_t total(Reg sum) { return sum; }
 };
 #endif
 
-uint64_t total(Vector::Reg sum) {
-  uint64_t lanes[Vector::words / 2];
-  __builtin_memcpy(lanes, &sum, sizeof lanes);
-  uint64_t all = 0;
-  for (uint64_t lane : lanes) all += lane;
-  return all;
+constexpr int kParts = kLineWords / Vector::words;  // vectors of one 64-byte line
+
+// The processor's own prefetching ends with a page of 4 KB and starts anew in the next one. Asking
+// early for that page's first lines makes up for it: 1.1 to 1.2 times the speed in main memory
+// (every line, half a block later, or a page further on: slower). Past the end of the tensor it is
+// no fault.
+inline void start_next_page(const unsigned char* data) {
+  const uintptr_t page = (reinterpret_cast<uintptr_t>(data) + 4096) & ~uintptr_t{4095};
+  for (int line = 0; line < 5; ++line)
+    __builtin_prefetch(reinterpret_cast<const void*>(page + line * 64));
 }
 
-// Words of one 64-byte line, after which the keys of the second pass become those of the first.
-static_assert(kPassShift == 16);
-constexpr int kParts = kPassShift / Vector::words;
+constexpr int kWordsBeforePrefetch = 8 * kLineWords;
+
+struct Sums {
+  Vector::Reg first[kParts];
+  Vector::Reg second[kParts];
+  Vector::Reg previous[kParts];  // the line before, keyed: its low words meet our high words
+
+  // The lines that hold words [from, to).
+  inline __attribute__((always_inline)) void take(const unsigned char* data, const uint32_t* keys,
+                                                  int from, int to) {
+#pragma GCC unroll 4
+    for (int word = from; word < to; word += kLineWords) {
+#pragma GCC unroll 8
+      for (int part = 0; part < kParts; ++part) {
+        const int at = word + part * Vector::words;
+        const Vector::Reg words = Vector::keyed(Vector::load(data + at * 4), Vector::key(keys + at));
+        const Vector::Reg high = Vector::high(words);
+        first[part] = Vector::add(first[part], Vector::product(words, high));
+        second[part] = Vector::add(second[part], Vector::product(previous[part], high));
+        previous[part] = words;
+      }
+    }
+  }
+};
 
 }  // namespace
 
 // One block after the other, in the order of memory: four side by side would share the loads of the
 // keys, but read memory at half the speed.
 BlockHash hash_block(const unsigned char* data, const uint32_t* keys) {
-  Vector::Reg first[kParts], second[kParts], key[kParts];
+  const uint32_t* ends = keys + kBlockWords;
+  Sums sums;
   for (int part = 0; part < kParts; ++part) {
-    first[part] = second[part] = Vector::zero();
-    key[part] = Vector::key(keys + part * Vector::words);
+    sums.first[part] = sums.second[part] = Vector::zero();
+    sums.previous[part] = Vector::key(ends + part * Vector::words);
   }
-  for (int word = 0; word < kBlockWords; word += kPassShift) {
-#pragma GCC unroll 8
-    for (int part = 0; part < kParts; ++part) {
-      const int at = word + part * Vector::words;
-      const Vector::Reg loaded = Vector::load(data + at * 4);
-      const Vector::Reg further = Vector::key(keys + at + kPassShift);
-      first[part] = Vector::step(first[part], loaded, key[part]);
-      second[part] = Vector::step(second[part], loaded, further);
-      key[part] = further;
-    }
-  }
-  BlockHash hash{};
+  sums.take(data, keys, 0, kWordsBeforePrefetch);
+  start_next_page(data);
+  sums.take(data, keys, kWordsBeforePrefetch, kBlockWords);
+  Vector::Reg first = Vector::zero(), second = Vector::zero();
   for (int part = 0; part < kParts; ++part) {
-    hash.pass[0] += total(first[part]);
-    hash.pass[1] += total(second[part]);
+    const Vector::Reg high = Vector::high(Vector::key(ends + part * Vector::words));
+    first = Vector::add(first, sums.first[part]);
+    second = Vector::add(second, sums.second[part]);
+    second = Vector::add(second, Vector::product(sums.previous[part], high));
   }
-  return hash;
+  return {{Vector::total(first), Vector::total(second)}};
 }
 
 }  // namespace ndp::NDP_ISA

@@ -7,13 +7,13 @@ documented way to see every op.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 _current_node = getattr(torch._C, "_current_autograd_node", None)
+_disable_modes = getattr(_python_dispatch, "_disable_current_modes", None)
+_modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 
@@ -71,19 +73,12 @@ def frame_mark(code: CodeType) -> str | None:
     return None
 
 
-@contextmanager
-def hidden_from_modes() -> Iterator[None]:
-    """Run the body unseen by every dispatch mode that is on.
+def hidden_from_modes() -> AbstractContextManager[object]:
+    """A context to run the body unseen by every dispatch mode that is on.
 
     Without the private name the modes outside of ours see what the body does.
     """
-    modes = sys.modules["torch.utils._python_dispatch"]
-    disable = getattr(modes, "_disable_current_modes", None)
-    if disable is None or not getattr(torch._C, "_len_torch_dispatch_stack", int)():
-        yield
-        return
-    with disable():
-        yield
+    return _disable_modes() if _disable_modes is not None and _modes_on() else nullcontext()
 
 
 def has_compiled_code() -> bool:

@@ -86,15 +86,11 @@ def _single(tensor: Tensor, *others: Tensor) -> _Maker | None:
     """The usual case, and the quick one: alone in its memory, contiguous and aligned."""
     if others or not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return None
-    kept = _plain_clone(tensor)
+    kept = tensor.detach().clone()
     if kept.stride() != tensor.stride() or (kept.data_ptr() - tensor.data_ptr()) % _step(tensor):
         return None
     key = id(tensor)
-    return lambda: {key: _plain_clone(kept)}, kept.nbytes
-
-
-def _plain_clone(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone(memory_format=torch.preserve_format)
+    return lambda: {key: kept.clone()}, kept.nbytes
 
 
 def _step(tensor: Tensor) -> int:

@@ -61,9 +61,11 @@ class Call:
         return list(tensors_in(_written(self.plan, self.args, self.kwargs)))
 
     def _to_copy(self) -> list[Tensor]:
+        if not (self.plan.written or self.plan.opaque):
+            return []
         tensors = list(self._tensors.values())
-        if self.plan.opaque or not self.plan.written:
-            return tensors if self.plan.opaque else []
+        if self.plan.opaque:
+            return tensors
         operands = self._written()
         memory = {t.untyped_storage().data_ptr() for t in operands} - {0}
         written = {id(t) for t in operands}

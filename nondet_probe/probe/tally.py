@@ -59,10 +59,11 @@ class Site:
         self.differing_calls += 1
         self.differing += len(found)
         worst = max(found, key=lambda one: one.different)
-        rank = len(found), worst.different
-        self.max_ulp = max(
-            (f.max_ulp for f in found if f.max_ulp is not None), default=self.max_ulp
-        )
+        ulps = [one.max_ulp for one in found if one.max_ulp is not None]
+        if self.max_ulp is not None:
+            ulps.append(self.max_ulp)
+        self.max_ulp = max(ulps, default=None)
+        rank = worst.different, len(found)
         if rank <= self._rank:
             return
         self._rank = rank

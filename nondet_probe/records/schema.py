@@ -69,11 +69,13 @@ class OpSite:
     op: overload, such as "aten.index_put_.default"; phase: "forward", "backward" or "optimizer";
     module: path of the module in the model ("" is the model itself, None is outside any);
     file, line, code: the user's source line (in backward that of the forward call which made the
-    node); calls: calls of this op at this place; differing_calls: those with any differing output;
-    executions: of all kinds over those calls; differing: executions whose bits were not those of
-    the first; elements: of the largest output; different_elements: most elements that differed in
-    one execution; max_ulp: largest ulp distance (None where it is not defined); shapes: of the
-    inputs of the call that differed most; fixes: what was tried on that call.
+    node, unless user code itself runs there: a Function's backward, a hook, a recomputed forward;
+    without a line, code says whose gradient it is); calls: calls of this op at this place;
+    differing_calls: those with any differing output; executions: of all kinds over those calls;
+    differing: executions whose bits were not those of the first; elements: of the output that
+    differed most; different_elements: most elements that differed in one execution; max_ulp:
+    largest ulp distance (None where it is not defined); shapes: of the inputs of the call that
+    differed most; fixes: what was tried on that call.
     """
 
     op: str

@@ -64,22 +64,23 @@ def draw_keys() -> tuple[list[int], list[int]]:
 KEYS, POINTS = draw_keys()
 
 
-def nh(block: bytes, shift: int) -> int:
+def block_sums(block: bytes) -> tuple[int, int]:
     words = [int.from_bytes(block[i : i + 4], "little") for i in range(0, 4096, 4)]
-    total = 0
-    for i in range(0, 1024, 2):
-        low = (words[i] + KEYS[shift + i]) & MASK32
-        high = (words[i + 1] + KEYS[shift + i + 1]) & MASK32
-        total += low * high
-    return total & MASK64
+    keyed = [(word + key) & MASK32 for word, key in zip(words, KEYS[:1024], strict=True)]
+    a = {i: keyed[2 * i] for i in range(512)} | {i - 8: KEYS[1024 + 2 * i] for i in range(8)}
+    b = {i: keyed[2 * i + 1] for i in range(512)} | {512 + i: KEYS[1025 + 2 * i] for i in range(8)}
+    first = sum(a[i] * b[i] for i in range(512))
+    second = sum(a[i] * b[i + 8] for i in range(-8, 512))
+    return first & MASK64, second & MASK64
 
 
 def digest_of_bytes(dtype: str, shape: tuple[int, ...], data: bytes) -> str:
+    starts = range(0, len(data), 4096)
+    blocks = [block_sums(data[i : i + 4096].ljust(4096, b"\0")) for i in starts]
     values = []
     for j in range(2):
         words = [CODES[dtype], len(shape), *shape]
-        blocks = (data[i : i + 4096].ljust(4096, b"\0") for i in range(0, len(data), 4096))
-        words += [nh(block, 16 * j) for block in blocks]
+        words += [sums[j] for sums in blocks]
         value = 1
         for word in words:
             value = (value * POINTS[j] + (word & MASK32)) % P

@@ -146,6 +146,17 @@ def test_counts() -> None:
     assert coverage.not_covered == {}
 
 
+@pytest.mark.parametrize(("shape", "rerun", "views"), [((4,), 0, 1), ((2, 2), 1, 0)])
+def test_an_op_that_may_be_a_view_counts_as_what_it_was(
+    shape: tuple[int, ...], rerun: int, views: int
+) -> None:
+    x = torch.arange(4.0).view(shape)
+    x = x.t() if x.dim() == 2 else x  # transposed, so that reshape must copy
+    with torch.inference_mode():
+        coverage = watched(lambda: x.reshape(4)).coverage
+    assert (coverage.seen, coverage.rerun, coverage.views) == (1, rerun, views)
+
+
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_what_cannot_be_checked_is_told_with_its_reason() -> None:
     def run() -> None:

@@ -177,7 +177,9 @@ def test_optimizer() -> None:
     assert here(site, "# planted: in an optimizer")
 
 
-def test_the_closure_of_an_optimizer_is_forward_and_backward_again() -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_the_closure_of_an_optimizer_is_forward_and_backward_again(known: bool) -> None:
+    """Also where the module that it calls is not one of the model."""
     model = Outer()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
@@ -187,9 +189,9 @@ def test_the_closure_of_an_optimizer_is_forward_and_backward_again() -> None:
         loss.backward()
         return float(loss.detach())
 
-    found = sites(lambda: optimizer.step(closure), model)
+    found = sites(lambda: optimizer.step(closure), model if known else nn.Linear(1, 1))
     assert {(site.phase, site.module) for site in found} == {
-        ("forward", "layers.0"),
+        ("forward", "layers.0" if known else None),
         ("backward", None),
     }
 

@@ -165,18 +165,33 @@ def test_a_switch_that_did_not_help_the_op_is_not_tried_on_steps() -> None:
     assert not any(what.startswith("steps under") for what in told)
 
 
+def other_loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    return model(batch).sum() * (2 if torch._C._len_torch_dispatch_stack() else 1)
+
+
+def other_gradient(model: nn.Module, batch: Any) -> torch.Tensor:
+    y = model(batch).sum()
+    return y + (y - y.detach() if torch._C._len_torch_dispatch_stack() else 0)
+
+
+def other_draws(model: nn.Module, batch: Any) -> torch.Tensor:
+    if torch._C._len_torch_dispatch_stack():
+        torch.rand(1)
+    return model(batch).sum()
+
+
 @pytest.mark.usefixtures("one_thread")
-def test_a_probe_that_disturbs_would_be_told() -> None:
+@pytest.mark.parametrize(
+    ("loss", "what"),
+    [(other_loss, "losses"), (other_gradient, "weight"), (other_draws, "random streams")],
+)
+def test_a_probe_that_disturbs_would_be_told(loss: Any, what: str) -> None:
     """A loss that looks whether it is watched: so would a probe look that is not neutral."""
-
-    def loss(model: nn.Module, batch: Any) -> torch.Tensor:
-        watched = torch._C._len_torch_dispatch_stack() > 0
-        return model(batch).sum() * (2 if watched else 1)
-
     record = rerun(linear(loss), steps=1, k=2)
     assert record.sites == []
     assert record.neutral is False
-    assert any("ended with other bits than without it" in caveat for caveat in record.caveats)
+    (caveat,) = [c for c in record.caveats if "ended with other bits than without it" in c]
+    assert what in caveat
 
 
 @pytest.mark.usefixtures("one_thread")
