@@ -19,7 +19,7 @@ struct Compared {
   int64_t different = 0;   // elements whose bits differ
   int64_t max_ulp = 0;     // 0 for dtypes that have no ulp
   int64_t first = -1;      // index of the first different element
-  double sum_squares_difference = 0.0;  // elements with equal bits add nothing, NaN and inf included
+  double sum_squares_difference = 0.0;  // equal bits add nothing, those of NaN and inf included
   double sum_squares = 0.0;             // of a
 };
 

@@ -1,6 +1,7 @@
-// How a vector of elements of each dtype become bits, places in the order of the floats, and values.
+// How a vector of elements becomes bits, places in the order of the floats, and values.
 // Included by compare_isa.cpp only, inside the namespace of an ISA level: everything here has
-// internal linkage, and nothing here may include a header. Vectors are the compiler's generic ones, so each level has the same semantics.
+// internal linkage, and nothing here may include a header. The vectors are the compiler's generic
+// ones, so each level has the same semantics.
 
 namespace {
 

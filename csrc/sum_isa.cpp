@@ -22,12 +22,6 @@ namespace {
 
 // ---- fixed_order: lane j adds elements j, j + 64, j + 128, ... in turn; lanes fold in halves.
 
-NDP_INLINE Doubles partials(const double* x) { return doubles(x); }
-template <class T>
-NDP_INLINE Floats partials(const T* x) {
-  return floats(x);
-}
-
 template <class T>
 void chunk(const void* data, int64_t n, void* partial) {
   using Partial = typename Traits<T>::Partial;

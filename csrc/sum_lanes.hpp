@@ -80,14 +80,12 @@ NDP_INLINE Vector load(const void* from) {
   return loaded;
 }
 
-// kDoubles elements as fp64, exactly.
+// kDoubles elements as fp64, and kFloats elements as fp32, exactly.
 NDP_INLINE Doubles doubles(const double* x) { return load<Doubles>(x); }
-
-// kFloats elements as fp32, exactly.
-NDP_INLINE Floats floats(const float* x) { return load<Floats>(x); }
 
 #if NDP_VECTOR_BYTES == 0
 
+NDP_INLINE Floats floats(const float* x) { return load<Floats>(x); }
 template <class T>
 NDP_INLINE Doubles doubles(const T* x) {
   return Doubles{value(x[0]), value(x[1])};
@@ -99,6 +97,18 @@ NDP_INLINE Floats floats(const T* x) {
 
 #elif NDP_VECTOR_BYTES == 64
 
+// 64 bytes in four loads. Of a line on its way from memory these cost nothing, and they leave more
+// of the fetching to the prefetcher, which does it better than a processor full of waiting loads
+// (Zen 4, plain additions: 27 against 20 GB/s; with more work per line it makes no difference).
+NDP_INLINE __m512i load_slowly(const void* from) {
+  const __m128i* x = static_cast<const __m128i*>(from);
+  const __m256i low =
+      _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(x)), _mm_loadu_si128(x + 1), 1);
+  const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(x + 2)),
+                                               _mm_loadu_si128(x + 3), 1);
+  return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+NDP_INLINE Floats floats(const float* x) { return _mm512_castsi512_ps(load_slowly(x)); }
 NDP_INLINE Doubles doubles(const float* x) { return _mm512_cvtps_pd(_mm256_loadu_ps(x)); }
 NDP_INLINE Doubles doubles(const Bfloat16* x) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)x));
@@ -117,6 +127,7 @@ NDP_INLINE Floats floats(const Float16* x) {
 
 #elif NDP_VECTOR_BYTES == 32
 
+NDP_INLINE Floats floats(const float* x) { return _mm256_loadu_ps(x); }
 NDP_INLINE Doubles doubles(const float* x) { return _mm256_cvtps_pd(_mm_loadu_ps(x)); }
 NDP_INLINE Doubles doubles(const Bfloat16* x) {
   const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i*)x));
@@ -135,6 +146,7 @@ NDP_INLINE Floats floats(const Float16* x) {
 
 #else  // SSE2, 16 bytes
 
+NDP_INLINE Floats floats(const float* x) { return _mm_loadu_ps(x); }
 NDP_INLINE Doubles doubles(const float* x) {
   return _mm_cvtps_pd(_mm_castsi128_ps(_mm_loadl_epi64((const __m128i*)x)));
 }
@@ -159,19 +171,35 @@ NDP_INLINE Doubles doubles(const T* x) {
 
 #endif
 
+// Elements in the type that fixed_order adds in.
+template <class T>
+NDP_INLINE Floats partials(const T* x) {
+  return floats(x);
+}
+#if NDP_VECTOR_BYTES == 64
+NDP_INLINE Doubles partials(const double* x) { return _mm512_castsi512_pd(load_slowly(x)); }
+#else
+NDP_INLINE Doubles partials(const double* x) { return doubles(x); }
+#endif
+
 NDP_INLINE Doubles spread(double x) { return x - Doubles{}; }
 
+// The processor's own prefetching stops at the end of a page. One line of a page a few ahead is
+// asked for, which gets its address translated and the stream started again; asking for every line
+// made it slower than asking for none (Zen 4).
+constexpr uintptr_t kPage = 4096;
+constexpr uintptr_t kAhead = 6 * kPage;
+
 // Calls body(row) for rows of kSumLanes elements, the last filled up with -0.0, which changes no
-// sum. The memory system is asked for what lies kAhead bytes further on.
-constexpr int64_t kAhead = 4096;
+// sum.
 
 template <class T, class Body>
 NDP_INLINE void for_rows(const T* x, int64_t n, const Body& body) {
   int64_t i = 0;
   for (; i + kSumLanes <= n; i += kSumLanes) {
-    const char* row = reinterpret_cast<const char*>(x + i);
-    for (int64_t byte = 0; byte < int64_t{kSumLanes * sizeof(T)}; byte += 64)
-      __builtin_prefetch(row + kAhead + byte);
+    const auto address = reinterpret_cast<uintptr_t>(x + i);
+    if (address % kPage < kSumLanes * sizeof(T))
+      __builtin_prefetch(reinterpret_cast<const void*>(address + kAhead));
     body(x + i);
   }
   if (i < n) {

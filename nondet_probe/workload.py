@@ -53,7 +53,13 @@ def take_step(workload: Workload, batch: Any) -> torch.Tensor:
     loop it is compared with go through here.
     """
     if workload.step is not None:
-        return workload.step(workload, batch).detach()
+        stepped = workload.step(workload, batch)
+        if not isinstance(stepped, torch.Tensor):
+            raise TypeError(
+                f"step(workload, batch) returned a {type(stepped).__name__}; it must return the "
+                "loss as a tensor"
+            )
+        return stepped.detach()
     if workload.optimizer is None:
         with torch.no_grad():
             return workload.loss(workload.model, batch).detach()

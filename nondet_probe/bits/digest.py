@@ -33,26 +33,26 @@ def digest(tensor: Tensor, *, threads: int | None = None) -> Digest:
     instruction set. Equality is that of bits: -0.0 is not 0.0, NaNs are equal when their payloads
     are. threads: at most so many; by default torch's own number, and one for small tensors.
 
-    Algorithm: every block of 4096 bytes goes through two passes of NH (Black, Halevi, Krawczyk,
-    Krovetz, Rogaway, "UMAC", CRYPTO 1999), a sum of products of 32-bit words with a key added to
-    each. The sums of pass j, after a header of dtype and shape, are the coefficients of polynomial
-    j over the integers mod p = 2^61 - 1, evaluated at point j; a bijection mixes the two values.
+    Algorithm: every block of 4096 bytes gets two sums of products of its 32-bit words, a key added
+    to each word (NH of Black, Halevi, Krawczyk, Krovetz, Rogaway, "UMAC", CRYPTO 1999, for two ways
+    of pairing the words). The j-th sums of all blocks, after a header of dtype and shape, are the
+    coefficients of polynomial j over the integers mod p = 2^61 - 1, evaluated at point j; a
+    bijection mixes the two values.
 
-    Collision bound: two different tensors, of at most n bytes, that were chosen without looking at
-    the keys and points, have the same digest with probability at most
+    Collision bound: two different tensors, of at most n bytes and d dimensions, that were chosen
+    without looking at the keys and points, have the same digest with probability at most
 
-        (2^-32 + T/p)^2,  T = n/2048 + 2 dim + 6:  2^-64 up to a gigabyte, 2^-62 at a terabyte
+        (2^-32 + T/p)^2,  T = n/2048 + 2d + 6:  2^-64 up to a gigabyte, 2^-62 at a terabyte
 
     over the draw of keys and points. Why: different dtypes or shapes give different headers, hence
     different polynomials, whatever the data (the leading coefficient is 1, so different degrees
     count too), and a polynomial of degree at most T has at most T roots. With equal headers some
-    block differs. Its two sums of pass j agree with probability at most 2^-32, for both passes
-    together 2^-64: in the last pair of words that differs, the key of the second pass (that of the
-    first, shifted by 8 pairs) occurs nowhere else in either equation. Where the sums differ, the
-    two polynomials differ and agree at their point with probability at most T/p, and the points are
-    independent of each other and of the keys. Adding the four cases gives the square. The last
-    block is filled up with zeros; that confuses no two tensors, since the header fixes how many
-    bytes are data.
+    block differs. Either of its sums agrees with probability at most 2^-32, both with 2^-64: one
+    is decided by a key that does not occur in the equation of the other (the last differing word's
+    partner; docs/digest.md has the cases). Where sums differ, the polynomials differ and agree at
+    their point with probability at most T/p, and the points are independent of each other and of
+    the keys. Adding the four cases gives the square. The last block is filled up with zeros; that
+    confuses no two tensors, since the header fixes how many bytes are data.
 
     The keys are fixed and public, so this is no protection against somebody who builds collisions;
     it holds for what training does by itself, structured or not (sign flips, swaps, rolls,

@@ -19,6 +19,7 @@ __all__ = [
     "contiguous",
     "digest",
     "dtype_code",
+    "has_memory",
     "host",
     "threads_for",
     "ulp_distance",
@@ -32,9 +33,24 @@ _BYTES_PER_THREAD = 1 << 20
 def dtype_code(tensor: Tensor) -> int:
     """The number of the tensor's dtype; TypeError when its bits cannot be read as they are."""
     code = CODES.get(tensor.dtype, 0) if type(tensor) in _PLAIN_CLASSES else 0
-    if code == 0 or tensor.layout is not torch.strided or tensor.is_meta:
+    if code == 0 or tensor.layout is not torch.strided or tensor.is_meta or not has_memory(tensor):
         raise TypeError(_why_not(tensor))
     return code
+
+
+def has_memory(tensor: Tensor) -> bool:
+    """Whether all elements lie in memory: autograd has zeros that do not, and storage can be
+    shrunk below a tensor that views it."""
+    if tensor.numel() == 0:
+        return True
+    if tensor.data_ptr() == 0:
+        return False
+    reach = tensor.numel()
+    if not tensor.is_contiguous():
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        reach = 1 + sum((size - 1) * stride for size, stride in steps)
+    end = (tensor.storage_offset() + reach) * tensor.element_size()
+    return end <= tensor.untyped_storage().nbytes()
 
 
 def _why_not(tensor: object) -> str:
@@ -57,7 +73,12 @@ def _why_not(tensor: object) -> str:
             f"layout {tensor.layout} is not taken, only torch.strided: pass the tensors inside it "
             "(indices and values) or `tensor.to_dense()`"
         )
-    return "a tensor on the meta device has no elements to read"
+    if tensor.is_meta:
+        return "a tensor on the meta device has no elements to read"
+    return (
+        f"this tensor of shape {tuple(tensor.shape)} has no memory behind it, or not enough: its "
+        "storage was shrunk, or it is a zero of autograd's own (pass a clone of that)"
+    )
 
 
 def host(tensor: Tensor) -> Tensor:
@@ -101,7 +122,9 @@ def compare(
 
 def ulp_distance(code: int, a: Tensor, b: Tensor, isa: str = "") -> Tensor:
     """int64 distances of contiguous host tensors of a real floating dtype."""
-    distances = torch.empty(a.shape, dtype=torch.int64)
+    distances = torch.empty(a.shape, dtype=torch.int64, device="cpu")
+    if not has_memory(distances):
+        raise TypeError("no distances can be computed under a mode that makes tensors without data")
     _C.ulp_distance(code, a.data_ptr(), b.data_ptr(), a.numel(), distances.data_ptr(), isa)
     return distances
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -173,8 +175,16 @@ def main() -> None:
     """Entry point: run the command line and leave with its exit code."""
     from nondet_probe.errors import UsageError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A path or a name that the terminal's encoding lacks must not end a finished run.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except UsageError as error:
         typer.echo(f"nondet-probe: {error}", err=True)
         sys.exit(exit_codes.USAGE)
+    except Exception:
+        # Python's own exit code for it, 1, would say that nondeterminism was found.
+        traceback.print_exc()
+        sys.exit(exit_codes.FAILED)

@@ -18,12 +18,19 @@ from nondet_probe.report import tables, verdict
 __all__ = ["show_environment", "show_run"]
 
 
+class _Terminal(Console):
+    """A console that leaves the exit code to us: rich would exit with 1 on a closed pipe."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     """Print `record`; `report` is the page that was written beside it."""
     if as_json:
         _print_json({"verdict": verdict(record), "report": str(report), "record": to_json(record)})
         return
-    console = Console()
+    console = _Terminal()
     console.print()
     console.print(escape(verdict(record)), style="bold")
     for table in tables.summary(record):
@@ -40,7 +47,7 @@ def show_environment(as_json: bool) -> None:
     if as_json:
         _print_json(found)
         return
-    Console().print(_rich(tables.environment(found)))
+    _Terminal().print(_rich(tables.environment(found)))
 
 
 def _rich(table: tables.Table) -> Table:
@@ -60,4 +67,5 @@ def _rich(table: tables.Table) -> Table:
 
 
 def _print_json(data: dict[str, Any]) -> None:
-    print(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+    # ASCII, so that it can be printed whatever the encoding of stdout is.
+    print(json.dumps(data, indent=1, allow_nan=False))

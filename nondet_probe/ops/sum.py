@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.bits.dtypes import dtype_name
+from nondet_probe.bits.via_c import has_memory
 from nondet_probe.ops import via_c
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -101,12 +102,18 @@ def sum(x: Tensor, *, variant: str = "exact", threads: int | None = None) -> Ten
 
     NaN is always the positive quiet NaN without payload. A zero is -0.0 only where every element
     is -0.0 (`fixed_order` and `atomic`: as IEEE 754 additions give it, which is the same). The
-    process's rounding mode and flush-to-zero setting have no influence. Differentiable.
+    process's rounding mode and flush-to-zero setting have no influence. Differentiable in reverse
+    mode.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
     not taken, UsageError for threads below 1 or an unknown NONDET_PROBE_ISA.
     """
     find("sum", variant)
+    if not isinstance(x, Tensor):
+        raise TypeError(f"sum takes a torch.Tensor, got {type(x).__name__}")
+    # torch would take the tangent for zero.
+    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
+        raise TypeError("sum has no forward-mode derivative; reverse mode (backward) is there")
     # What the dispatcher would refuse at length, in the name of all its backends.
     if x.device.type != "cpu":
         raise TypeError(f"sum takes tensors on cpu, got one on {x.device}; pass x.cpu()")
@@ -146,6 +153,11 @@ torch.library.define(
 
 def _on_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
     _check(x, variant)
+    if not has_memory(x):
+        raise TypeError(
+            f"this tensor of shape {tuple(x.shape)} has no memory behind it, or not enough: its "
+            "storage was shrunk"
+        )
     return via_c.sum_all(x, variant, threads)
 
 

@@ -23,7 +23,7 @@ def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
         threads = torch.get_num_threads()
     if threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
-    result = torch.empty((), dtype=x.dtype)
+    result = torch.empty((), dtype=x.dtype, device="cpu")
     try:
         _C.sum(variant, CODES[x.dtype], x.data_ptr(), x.numel(), threads, "", result.data_ptr())
     except ValueError as error:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from nondet_probe.env import snapshot
-from nondet_probe.errors import RunFailedError
+from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe.cost import cost
 from nondet_probe.probe.rerun import rerun
 from nondet_probe.probe.twin import twin
@@ -63,11 +63,16 @@ def new_record(command: str, target: str, seed: int) -> RunRecord:
     )
 
 
+def _fail(record: RunRecord, failure: str, step: int | None) -> None:
+    record.status, record.failure, record.failed_step = "failed", failure, step
+
+
 @contextmanager
 def part(record: RunRecord, name: str) -> Iterator[None]:
     """Time one part of `record`; when the workload fails in it, keep what it had found.
 
-    A RunFailedError goes on with `record`, marked failed, as its `partial`.
+    A RunFailedError goes on with `record`, marked failed, as its `partial`. Ctrl-C becomes one, and
+    so does a UsageError once an earlier part has found something.
     """
     start = time.perf_counter()
     try:
@@ -76,10 +81,17 @@ def part(record: RunRecord, name: str) -> Iterator[None]:
         found: Any = error.partial
         if found is not None:
             setattr(record, name, found)
-        record.status = "failed"
-        record.failure = f"{name}: {error}"
-        record.failed_step = error.step
+        _fail(record, f"{name}: {error}", error.step)
         error.partial = record
         raise
+    except UsageError as error:
+        # Before anything was found it is the request that is wrong; after, what was found is kept.
+        if not record.seconds:
+            raise
+        _fail(record, f"{name}: {error}", None)
+        raise RunFailedError(record.failure or "", step=None, partial=record) from error
+    except KeyboardInterrupt as stop:
+        _fail(record, f"{name}: interrupted", None)
+        raise RunFailedError(f"{name}: interrupted", step=None, partial=record) from stop
     finally:
         record.seconds[name] = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """Drive a workload step by step, and say clearly what went wrong, at which step, when it does.
 
 Every probe that runs a `Workload` goes through here, so that the same mistake gives the same
-message everywhere. Only `Exception` is translated: KeyboardInterrupt passes.
+message everywhere. Exceptions and sys.exit() are translated: KeyboardInterrupt passes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from nondet_probe.workload import Workload, WorkloadFactory, take_step
 
 __all__ = ["Batches", "PlainRun", "build", "evaluated", "finite_loss", "guarded_step", "plain_run"]
 
+# What the user's code may raise. A script's sys.exit() must not end the probe as if all were well.
+_USER = (Exception, SystemExit)
 # Any constant: it tells the streams of training from those of building.
 _TRAINING = 0x9E3779B9
 _CONTRACT = (
@@ -54,7 +56,7 @@ def build(factory: WorkloadFactory, seed: int) -> Workload:
         workload = factory(seed)
     except UsageError:
         raise
-    except Exception as error:
+    except _USER as error:
         raise RunFailedError(f"building the workload failed: {_told(error)}", step=None) from error
     _check(workload)
     # What building drew must not move the streams of training: the first build of a process may
@@ -112,7 +114,7 @@ class Batches:
                 f"were asked for; ask for at most {step} steps or make batches endless",
                 step=step,
             ) from None
-        except Exception as error:
+        except _USER as error:
             raise RunFailedError(
                 f"drawing the batch of step {step} failed: {_told(error)}", step=step
             ) from error
@@ -128,7 +130,7 @@ def guarded_step(workload: Workload, batch: Any, step: int, copy: str = "") -> t
     where = f"step {step}" + (f" of {copy}" if copy else "")
     try:
         loss = take_step(workload, batch)
-    except Exception as error:
+    except _USER as error:
         raise RunFailedError(f"{where} failed: {_told(error)}", step=step) from error
     if loss.numel() != 1 or not loss.is_floating_point():
         raise RunFailedError(
@@ -159,7 +161,7 @@ def evaluated(workload: Workload, steps: int) -> dict[str, float]:
     try:
         figures = workload.evaluate(workload.model)
         return {str(name): _number(value) for name, value in figures.items()}
-    except Exception as error:
+    except _USER as error:
         raise RunFailedError(
             f"evaluate failed after {steps} steps: {_told(error)}", step=steps
         ) from error
@@ -204,5 +206,5 @@ def _kind(value: object) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

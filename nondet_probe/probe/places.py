@@ -27,9 +27,9 @@ __all__ = ["Place", "Places", "source_text"]
 
 _PACKAGE = Path(__file__).parents[1]
 _TORCH = Path(torch.__file__).parent
-# The probes and what they are made of. What a user calls (`ops`, `workloads`, `workload.py`) is
-# user code here.
-_OURS = tuple(f"{_PACKAGE / room}/" for room in ("probe", "env", "bits", "records"))
+# The probes, and what a user calls by name: the line wanted is the caller's. Workloads are the
+# user's own.
+_OURS = tuple(f"{_PACKAGE / room}/" for room in ("probe", "env", "bits", "ops", "records"))
 _STANDARD = f"{sysconfig.get_path('stdlib')}/"
 _INSTALLED = ("/site-packages/", "/dist-packages/")
 # Code without a file that is nobody's source: torch.fx graphs, frozen modules.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
 import torch
 
+from nondet_probe.env.snapshot import available_cpus
 from nondet_probe.env.torch_private import has_compiled_code
 from nondet_probe.errors import UsageError
 from nondet_probe.probe.fixes import fixes_of
@@ -148,7 +148,7 @@ class Rerun:
 
 def _caveats(threads: int, deterministic: bool) -> list[str]:
     """What limits the findings; sentences without a full stop."""
-    processors = len(os.sched_getaffinity(0))
+    processors = available_cpus()
     told = []
     if threads == 1:
         told.append(

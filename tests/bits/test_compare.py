@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from nondet_probe.bits import (
     bit_equal,
     compare,
     count_different,
+    digest,
     ulp_distance,
     via_c,
 )
@@ -420,3 +422,19 @@ def test_meta_a_change_would_be_noticed() -> None:
 
     with pytest.raises(AssertionError):
         touch()
+
+
+@pytest.mark.parametrize("question", [bit_equal, count_different, compare, ulp_distance])
+def test_a_tensor_without_memory_is_refused(question: Any) -> None:
+    """Reading it would end the process: zeros of autograd's own, and storage taken away."""
+    freed = torch.zeros(3)
+    freed.untyped_storage().resize_(0)
+    for bare in (torch._efficientzerotensor(3), freed):
+        for pair in ((bare, torch.zeros(3)), (torch.zeros(3), bare)):
+            with pytest.raises(TypeError, match="no memory behind it: pass a clone"):
+                question(*pair)
+
+
+def test_digest_refuses_a_tensor_without_memory() -> None:
+    with pytest.raises(TypeError, match="no memory behind it"):
+        digest(torch._efficientzerotensor(3))

@@ -132,7 +132,7 @@ FOOLING: dict[str, tuple[tuple[str, ...], Callable[[], Pair]]] = {
         lambda: (numbers(400).reshape(20, 20), numbers(400).reshape(20, 20).t()),
     ),
     "roll by one": (("norm", "xor"), lambda: (numbers(500), numbers(500).roll(1))),
-    "roll by the shift of the passes": (
+    "roll by the line between the two pairings": (
         ("norm", "xor", "word_sum"),
         lambda: (numbers(4096), numbers(4096).roll(16)),
     ),

@@ -13,6 +13,8 @@ from nondet_probe.cli import main
 
 WORKLOADS = """
 import itertools
+import os
+import sys
 
 import torch
 
@@ -73,6 +75,48 @@ def raising(seed):
 
     workload.step = step
     return workload
+
+
+def leaving(seed):
+    workload = plain(seed)
+    count = itertools.count()
+
+    def step(workload, batch):
+        if next(count) == 1:
+            sys.exit(0)
+        return workload.loss(workload.model, batch)
+
+    workload.step = step
+    return workload
+
+
+def a_float(seed):
+    workload = plain(seed)
+    workload.step = lambda workload, batch: 0.5
+    return workload
+
+
+def writing(seed):
+    os.write(1, b"written to the descriptor\\n")
+    return plain(seed)
+
+
+def interrupted(seed):
+    workload = plain(seed)
+    count = itertools.count()
+
+    def step(workload, batch):
+        if next(count) == 20:
+            raise KeyboardInterrupt
+        return workload.loss(workload.model, batch)
+
+    workload.step = step
+    return workload
+
+
+def without_parameters(seed):
+    batches = itertools.repeat(torch.ones(3))
+    return Workload(torch.nn.Identity(), None, batches, lambda model, batch: model(batch).mean())
 
 
 def not_a_workload(seed):

@@ -92,6 +92,8 @@ def test_without_json_the_user_keeps_stdout(call: Call) -> None:
         ("finite", 3, "batches ran out at step 3"),
         ("not_a_number", 1, "nan"),
         ("raising", 0, "ZeroDivisionError: the user's bug"),
+        ("leaving", 1, "SystemExit"),
+        ("a_float", 0, "must return the loss as a tensor"),
     ],
 )
 @pytest.mark.parametrize("command", ["rerun", "twin", "checkup"])
@@ -107,7 +109,7 @@ def test_a_failing_run_is_exit_code_3_and_its_record_is_kept(
     assert record.status == "failed"
     assert record.failed_step == step
     assert (only_run(user) / "report.html").exists()
-    if command != "rerun" and name != "raising":
+    if command != "rerun" and step > 0:
         assert record.rerun is not None or record.twin is not None
 
 
@@ -120,6 +122,9 @@ def test_a_failing_run_is_exit_code_3_and_its_record_is_kept(
         (["rerun", "work.py:plain", "--k", "1"], ["k=1", "2"]),
         (["rerun", "work.py:plain", "--seed", "-1"], ["-1", "2**32 - 1"]),
         (["rerun", "work.py:plain", "--threads", "0"], ["0", "at least 1"]),
+        (["rerun", "work.py:plain", "--threads", "99999"], ["99999", "at most 1024"]),
+        (["rerun", "work.py:plain", "--out", "work.py/x"], ["work.py/x", "Not a directory"]),
+        (["twin", "work.py:without_parameters"], ["no floating-point parameter"]),
         (["twin", "work.py:plain", "--steps", "0"], ["0"]),
         (["twin", "work.py:plain", "--param", "0.wieght"], ["0.wieght", "0.weight"]),
         (["twin", "work.py:plain", "--bit", "32"], ["32", "31"]),
@@ -148,6 +153,43 @@ def test_nothing_is_overwritten(call: Call, user: Path) -> None:
         assert done.returncode == 2
         assert "nothing is ever overwritten" in " ".join(done.stderr.split())
     assert (user / "full" / "record.json").read_text() == "mine"
+
+
+def test_runs_of_the_same_second_do_not_meet(call: Call, user: Path) -> None:
+    for _ in range(3):
+        assert call("twin", "work.py:plain", "--steps", "1").returncode == 0
+    assert len(list((user / "runs").iterdir())) == 3
+
+
+def test_json_is_alone_even_beside_writes_to_the_descriptor(call: Call) -> None:
+    done = call("rerun", "work.py:writing", "--json")
+    assert json.loads(done.stdout)["record"]
+    assert "written to the descriptor" in done.stderr
+
+
+def test_ctrl_c_keeps_what_was_found(call: Call, user: Path) -> None:
+    done = call("checkup", "work.py:interrupted", "--steps", "30")
+    assert done.returncode == 3
+    record = load_run(only_run(user))
+    assert record.failure == "twin: interrupted"
+    assert record.rerun is not None
+
+
+def test_a_part_that_cannot_be_done_keeps_the_others(call: Call, user: Path) -> None:
+    done = call("checkup", "work.py:without_parameters")
+    assert done.returncode == 3
+    assert "no floating-point parameter" in done.stderr
+    assert load_run(only_run(user)).rerun is not None
+
+
+def test_an_error_of_our_own_is_no_finding(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(record: object, directory: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("nondet_probe.cli.session.save_run", full_disk)
+    done = call("rerun", "work.py:plain")
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
 
 
 def test_env(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,3 +27,19 @@ def test_exit_codes_reach_the_shell(command: list[str], user: Path) -> None:
     done = run("rerun", "work.py:raising")
     assert done.returncode == 3
     assert "Traceback" not in done.stderr
+
+
+def test_a_closed_pipe_and_an_ascii_terminal_keep_the_exit_code(user: Path) -> None:
+    folder = user / "Ünï"
+    folder.mkdir()
+    (user / "work.py").rename(folder / "work.py")
+    line = f"{sys.executable} -m nondet_probe twin Ünï/work.py:plain --steps 2"
+    for ending in (" --json | true; exit ${PIPESTATUS[0]}", " > out.txt", " --json > out.json"):
+        done = subprocess.run(
+            ["bash", "-c", line + ending],
+            cwd=user,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )
+        assert done.returncode == 0, done.stderr

@@ -257,3 +257,10 @@ def test_compiled_code_gives_the_same_bits() -> None:
             lambda y, v=variant: sum_all(y * 3, variant=v), backend="aot_eager", fullgraph=True
         )
         assert bits_of(compiled(x)) == [one(x * 3, variant)]
+
+
+def test_a_tensor_without_memory_is_refused() -> None:
+    freed = torch.zeros(3)
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(TypeError, match="no memory behind it"):
+        sum_all(freed)
