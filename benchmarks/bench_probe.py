@@ -16,6 +16,7 @@ import torch
 from _harness import Row, Spread, interleave, ratios, write_rows
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from nondet_probe.bits import flip_bit
 from nondet_probe.probe.drive import Batches, build, finite_loss, guarded_step, plain_run
 from nondet_probe.probe.lockstep import Lockstep
 from nondet_probe.probe.rerun import Rerun
@@ -44,6 +45,7 @@ def plain_steps() -> Callable[[], object]:
 
 def twin_steps() -> Callable[[], object]:
     copies = Lockstep(*[build(digits_cnn, 0) for _ in range(3)])
+    flip_bit(copies.twin.model.get_parameter("conv1.weight"), 0, 0)
     batches, steps = Batches(copies.run, ROUNDS), count()
     return lambda: copies.step(next(steps), batches)
 
