@@ -79,7 +79,7 @@ class BuildExt(build_ext):
             f"-I{pybind11.get_include()}",
             f"-I{sysconfig.get_paths()['include']}",
         ]
-        # Not build_temp: pip makes a new one for every build, and everything would be compiled anew.
+        # Not build_temp: pip makes a new one each time, and everything would be compiled anew.
         out = Path("build") / f"objects-{sys.implementation.cache_tag}-{platform.machine()}"
         out.mkdir(parents=True, exist_ok=True)
 

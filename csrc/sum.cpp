@@ -25,12 +25,7 @@ NDP_EACH_LEVEL(NDP_DECLARE)
 
 namespace {
 
-// What a worker takes at a time: enough to forget the cost of asking, and a whole number of chunks
-// and blocks, so that no block ends early but the last.
-constexpr int64_t kPiece = 16 * kExactBlock;
-static_assert(kPiece % kSumChunk == 0 && kPiece % kBinnedBlock == 0);
-
-// What a worker of `atomic` adds at a time, and the least it is started for.
+// What a worker of `atomic` adds at a time, less than a chunk, and the least it is started for.
 constexpr int64_t kAtomicBlock = 1024;
 constexpr int64_t kAtomicBlocksPerWorker = 16;
 
@@ -43,6 +38,7 @@ struct Job {
 
   int64_t bytes() const { return element_bytes(dtype); }
   const void* at(int64_t element) const { return x + element * bytes(); }
+  int64_t piece() const { return kPieceBytes / bytes(); }
   int workers(int64_t tasks) const {
     return static_cast<int>(std::clamp<int64_t>(tasks, 1, threads));
   }
@@ -76,8 +72,12 @@ const Format& format_of(Dtype dtype) {
 }
 
 // body(worker, first, count) for every piece of [0, n); workers take pieces as they come free.
+// Pieces are whole numbers of chunks and blocks, so that none ends early but the last.
 template <class Body>
-void each_piece(const Job& job, int workers, int64_t piece, const Body& body) {
+void each_piece(const Job& job, int workers, const Body& body) {
+  static_assert(kPieceBytes / 8 % (kRuns * kSumChunk) == 0);
+  static_assert(kPieceBytes / 8 % kExactBlock == 0 && kPieceBytes / 8 % kBinnedBlock == 0);
+  const int64_t piece = job.piece();
   std::atomic<int64_t> next{0};
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
@@ -130,7 +130,7 @@ uint64_t sum_atomic(const Job& job) {
     for (int64_t block = blocks * worker / workers; block < end; ++block) {
       const int64_t first = block * kAtomicBlock;
       Partial partial;
-      job.kernels.chunk(job.at(first), std::min(kAtomicBlock, job.n - first), &partial);
+      job.kernels.chunks(job.at(first), std::min(kAtomicBlock, job.n - first), &partial);
       shared.fetch_add(partial, std::memory_order_relaxed);
     }
   });
@@ -141,11 +141,9 @@ template <class Partial>
 uint64_t sum_fixed_order(const Job& job) {
   const int64_t chunks = (job.n + kSumChunk - 1) / kSumChunk;
   std::vector<Partial> partials(std::max<int64_t>(chunks, 1));
-  const int workers = job.workers(job.n / kPiece);
-  each_piece(job, workers, kPiece, [&](int, int64_t first, int64_t count) {
-    for (int64_t i = first; i < first + count; i += kSumChunk)
-      job.kernels.chunk(job.at(i), std::min(kSumChunk, first + count - i),
-                        &partials[i / kSumChunk]);
+  const int workers = job.workers(job.n / job.piece());
+  each_piece(job, workers, [&](int, int64_t first, int64_t count) {
+    job.kernels.chunks(job.at(first), count, &partials[first / kSumChunk]);
   });
   const DefaultFloatMode mode;
   // Neighbours are added in rounds; the last of an odd number waits for the next round.
@@ -157,11 +155,11 @@ uint64_t sum_fixed_order(const Job& job) {
 }
 
 uint64_t sum_binned(const Job& job) {
-  const int workers = job.workers(job.n / kPiece);
+  const int workers = job.workers(job.n / job.piece());
   const int bins = job.dtype == Dtype::float64 ? kBins64 : kBins32;
   std::vector<Binned> sums(workers);
   for (Binned& sum : sums) clear(sum);
-  each_piece(job, workers, kPiece, [&](int worker, int64_t first, int64_t count) {
+  each_piece(job, workers, [&](int worker, int64_t first, int64_t count) {
     job.kernels.binned(job.at(first), count, sums[worker]);
   });
   for (int worker = 1; worker < workers; ++worker) merge(sums[0], sums[worker], bins);
@@ -185,7 +183,7 @@ bool inexact_is_kept() {
 }
 
 uint64_t sum_exact(const Job& job) {
-  const int workers = job.workers(job.n / kPiece);
+  const int workers = job.workers(job.n / job.piece());
   const int base_level = job.dtype != Dtype::float64 && inexact_is_kept() ? 0 : 1;
   std::vector<ExactSum> sums(workers);
   for (ExactSum& sum : sums) {
@@ -193,7 +191,7 @@ uint64_t sum_exact(const Job& job) {
     sum.base_level = sum.level = base_level;
     sum.since_base = sum.exponent = 0;
   }
-  each_piece(job, workers, kPiece, [&](int worker, int64_t first, int64_t count) {
+  each_piece(job, workers, [&](int worker, int64_t first, int64_t count) {
     job.kernels.exact(job.at(first), count, sums[worker]);
   });
   for (int worker = 1; worker < workers; ++worker) merge(sums[0].acc, sums[worker].acc);

@@ -23,25 +23,54 @@ namespace {
 // ---- fixed_order: lane j adds elements j, j + 64, j + 128, ... in turn; lanes fold in halves.
 
 template <class T>
-void chunk(const void* data, int64_t n, void* partial) {
-  using Partial = typename Traits<T>::Partial;
-  using Vector = decltype(partials(static_cast<const T*>(nullptr)));
-  constexpr int kWidth = kBytes / sizeof(Partial);
+void add_rows(const T* x, int64_t n, typename Traits<T>::Partial* lane) {
+  using Vector = decltype(partials(x));
+  constexpr int kWidth = kBytes / sizeof(*lane);
   // Only as many lanes at a time as leave the registers room; each pass reads its own columns.
   constexpr int kVectors = kSumLanes / kWidth < 8 ? kSumLanes / kWidth : 8;
-  Partial lane[kSumLanes];
   for (int first = 0; first < kSumLanes; first += kVectors * kWidth) {
     Vector sums[kVectors];
-    for (Vector& sum : sums) sum = -Vector{};  // -0.0 plus x is x, for every x
-    for_rows(static_cast<const T*>(data), n, [&](const T* row) __attribute__((always_inline)) {
+    std::memcpy(sums, lane + first, sizeof sums);
+    for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
 #pragma GCC unroll 8
       for (int k = 0; k < kVectors; ++k) sums[k] += partials(row + first + k * kWidth);
     });
     std::memcpy(lane + first, sums, sizeof sums);
   }
-  for (int half = kSumLanes / 2; half >= 1; half /= 2)
-    for (int j = 0; j < half; ++j) lane[j] += lane[j + half];
-  std::memcpy(partial, lane, sizeof(Partial));
+}
+
+// One chunk of every run, n <= kSumChunk elements each, 2 KiB in turn; the sum of run r goes to
+// result[r * results_apart].
+template <class T>
+void add_chunk(const Block<T>& block, typename Traits<T>::Partial* result, int64_t results_apart) {
+  using Partial = typename Traits<T>::Partial;
+  constexpr int64_t kVisit = 2048 / sizeof(T);
+  Partial lane[kRuns][kSumLanes];
+  for (auto& run : lane)
+    for (Partial& sum : run) sum = -Partial{0};  // -0.0 plus x is x, for every x
+  for (int64_t i = 0; i < block.n; i += kVisit)
+    for (int run = 0; run < block.runs; ++run)
+      add_rows(block.x + run * block.apart + i, block.n - i < kVisit ? block.n - i : kVisit,
+               lane[run]);
+  for (int run = 0; run < block.runs; ++run) {
+    for (int half = kSumLanes / 2; half >= 1; half /= 2)
+      for (int j = 0; j < half; ++j) lane[run][j] += lane[run][j + half];
+    result[run * results_apart] = lane[run][0];
+  }
+}
+
+template <class T>
+void chunks(const void* data, int64_t n, void* partials) {
+  const T* x = static_cast<const T*>(data);
+  auto* result = static_cast<typename Traits<T>::Partial*>(partials);
+  if (n * int64_t{sizeof(T)} == kPieceBytes) {
+    const int64_t run = n / kRuns;
+    for (int64_t i = 0; i < run; i += kSumChunk)
+      add_chunk<T>({x + i, kSumChunk, run, kRuns}, result + i / kSumChunk, run / kSumChunk);
+  } else {
+    for (int64_t i = 0; i < n; i += kSumChunk)
+      add_chunk<T>({x + i, n - i < kSumChunk ? n - i : kSumChunk, 0, 1}, result + i / kSumChunk, 0);
+  }
 }
 
 // ---- binned
@@ -109,11 +138,11 @@ void deposit_lanes(const Doubles& lanes, Superacc& acc) {
 // Level 0. Widened to fp64, most blocks of narrower floats add up without a single rounding, and
 // the processor tells whether this one did. False: nothing was added to acc.
 template <class T>
-bool add_plainly(const T* x, int64_t n, Superacc& acc) {
+bool add_plainly(const Block<T>& block, Superacc& acc) {
   constexpr int kSums = 8;
   Doubles sums[kSums] = {};
   clear_inexact();
-  for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
+  for_rows(block, [&](const T* row) __attribute__((always_inline)) {
 #pragma GCC unroll 64
     for (int k = 0; k < kSumLanes / kDoubles; ++k)
       sums[k % kSums] += doubles(row + k * kDoubles);
@@ -137,7 +166,7 @@ constexpr int kLaneBits = std::bit_width(static_cast<unsigned>(kExactBlock / kDo
 // (b) the last part left no rest. Both are checked, so that any `exponent` is safe; |x| < 2^exponent
 // for all elements implies (a). False: nothing was added to acc.
 template <class T, int kParts>
-bool add_split(const T* x, int64_t n, int exponent, Superacc& acc) {
+bool add_split(const Block<T>& block, int exponent, Superacc& acc) {
   // The lowest unit may as well be that of fp64 itself, where nothing can be left.
   constexpr int kSpan = (kParts - 1) * (52 - kLaneBits) + 51 - kLaneBits;
   if (exponent < kSpan - 1074) exponent = kSpan - 1074;
@@ -151,7 +180,7 @@ bool add_split(const T* x, int64_t n, int exponent, Superacc& acc) {
     for (auto& set : sums) set[i] = start[i];
   }
   Words left_binade{}, left_rest{};
-  for_rows(x, n, [&](const T* row) __attribute__((always_inline)) {
+  for_rows(block, [&](const T* row) __attribute__((always_inline)) {
 #pragma GCC unroll 64
     for (int k = 0; k < kSumLanes / kDoubles; ++k) {
       Doubles rest = doubles(row + k * kDoubles);
@@ -181,25 +210,30 @@ bool add_split(const T* x, int64_t n, int exponent, Superacc& acc) {
 
 // Tries the exponent that served last, then the block's own.
 template <class T, int kParts>
-bool add_split_adapting(const T* x, int64_t n, ExactSum& sum) {
-  if (add_split<T, kParts>(x, n, sum.exponent, sum.acc)) return true;
-  const auto most = largest(x, n);
+bool add_split_adapting(const Block<T>& block, ExactSum& sum) {
+  if (add_split<T, kParts>(block, sum.exponent, sum.acc)) return true;
+  typename Traits<T>::Bits most = 0;
+  for (int run = 0; run < block.runs; ++run) {
+    const auto of_run = largest(block.x + run * block.apart, block.n);
+    most = of_run > most ? of_run : most;
+  }
   if (most >= Traits<T>::infinity) return false;
   const int exponent = exponent_above<T>(most);
   if (exponent == sum.exponent) return false;
   sum.exponent = exponent;
-  return add_split<T, kParts>(x, n, exponent, sum.acc);
+  return add_split<T, kParts>(block, exponent, sum.acc);
 }
 
 // The last resort, for blocks wider than the splits reach and for infinities and NaNs.
 template <class T>
-void add_one_by_one(const T* x, int64_t n, Superacc& acc) {
-  make_room(acc, n);
-  for (int64_t i = 0; i < n; ++i) deposit(acc, value(x[i]));
+void add_one_by_one(const Block<T>& block, Superacc& acc) {
+  make_room(acc, block.n * block.runs);
+  for (int run = 0; run < block.runs; ++run)
+    for (int64_t i = 0; i < block.n; ++i) deposit(acc, value(block.x[run * block.apart + i]));
 }
 
 template <class T>
-void exact_block(const T* x, int64_t n, ExactSum& sum) {
+void exact_block(const Block<T>& block, ExactSum& sum) {
   constexpr int kBlocksAtALevel = 16;
   if (sum.level != sum.base_level && ++sum.since_base == kBlocksAtALevel) {
     sum.level = sum.base_level;
@@ -207,26 +241,32 @@ void exact_block(const T* x, int64_t n, ExactSum& sum) {
   }
   if constexpr (sizeof(T) < sizeof(double)) {
     if (sum.level == 0) {
-      if (add_plainly(x, n, sum.acc)) return;
+      if (add_plainly(block, sum.acc)) return;
       sum.level = 1;
     }
   }
   if (sum.level == 1) {
-    if (add_split_adapting<T, 2>(x, n, sum)) return;
+    if (add_split_adapting<T, 2>(block, sum)) return;
     sum.level = 2;
   }
-  if (!add_split_adapting<T, 3>(x, n, sum)) add_one_by_one(x, n, sum.acc);
+  if (!add_split_adapting<T, 3>(block, sum)) add_one_by_one(block, sum.acc);
 }
 
 template <class T>
 void exact(const void* data, int64_t n, ExactSum& sum) {
   const T* x = static_cast<const T*>(data);
-  for (int64_t i = 0; i < n; i += kExactBlock)
-    exact_block(x + i, n - i < kExactBlock ? n - i : kExactBlock, sum);
+  if (n * int64_t{sizeof(T)} == kPieceBytes) {
+    const int64_t run = n / kRuns;
+    for (int64_t i = 0; i < run; i += kExactBlock / kRuns)
+      exact_block<T>({x + i, kExactBlock / kRuns, run, kRuns}, sum);
+  } else {
+    for (int64_t i = 0; i < n; i += kExactBlock)
+      exact_block<T>({x + i, n - i < kExactBlock ? n - i : kExactBlock, 0, 1}, sum);
+  }
 }
 
 template <class T>
-constexpr SumKernels kKernels{chunk<T>, binned<T>, exact<T>};
+constexpr SumKernels kKernels{chunks<T>, binned<T>, exact<T>};
 
 }  // namespace
 

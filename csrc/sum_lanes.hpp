@@ -184,24 +184,21 @@ NDP_INLINE Doubles partials(const double* x) { return doubles(x); }
 
 NDP_INLINE Doubles spread(double x) { return x - Doubles{}; }
 
-// The processor's own prefetching stops at the end of a page. One line of a page a few ahead is
-// asked for, which gets its address translated and the stream started again; asking for every line
-// made it slower than asking for none (Zen 4).
-constexpr uintptr_t kPage = 4096;
-constexpr uintptr_t kAhead = 6 * kPage;
+// Elements of `runs` runs side by side: x[run * apart + i] for i < n.
+template <class T>
+struct Block {
+  const T* x;
+  int64_t n;
+  int64_t apart;
+  int runs;
+};
 
 // Calls body(row) for rows of kSumLanes elements, the last filled up with -0.0, which changes no
 // sum.
-
 template <class T, class Body>
 NDP_INLINE void for_rows(const T* x, int64_t n, const Body& body) {
   int64_t i = 0;
-  for (; i + kSumLanes <= n; i += kSumLanes) {
-    const auto address = reinterpret_cast<uintptr_t>(x + i);
-    if (address % kPage < kSumLanes * sizeof(T))
-      __builtin_prefetch(reinterpret_cast<const void*>(address + kAhead));
-    body(x + i);
-  }
+  for (; i + kSumLanes <= n; i += kSumLanes) body(x + i);
   if (i < n) {
     T row[kSumLanes];
     const auto padding = static_cast<typename Traits<T>::Bits>(Traits<T>::magnitude + 1);
@@ -209,6 +206,15 @@ NDP_INLINE void for_rows(const T* x, int64_t n, const Body& body) {
     std::memcpy(row, x + i, (n - i) * sizeof(T));
     body(row);
   }
+}
+
+// The same for all runs, 1 KiB of each in turn.
+template <class T, class Body>
+NDP_INLINE void for_rows(const Block<T>& block, const Body& body) {
+  constexpr int64_t kVisit = 1024 / sizeof(T);
+  for (int64_t i = 0; i < block.n; i += kVisit)
+    for (int run = 0; run < block.runs; ++run)
+      for_rows(block.x + run * block.apart + i, block.n - i < kVisit ? block.n - i : kVisit, body);
 }
 
 // The largest |x| as a bit pattern; NaN lies above infinity.
