@@ -1,6 +1,6 @@
 """`sum` in its variants beside torch.sum, which reads the same memory, and beside fp64 and fsum.
 
-python -m pytest benchmarks/bench_sum.py --benchmark-only
+python -m pytest benchmarks/bench_sum.py --benchmark-enable
 """
 
 from __future__ import annotations

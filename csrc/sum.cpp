@@ -27,6 +27,7 @@ namespace {
 
 // What a worker of `atomic` adds at a time, less than a chunk, and the least it is started for.
 constexpr int64_t kAtomicBlock = 1024;
+static_assert(kAtomicBlock <= kSumChunk);
 constexpr int64_t kAtomicBlocksPerWorker = 16;
 
 struct Job {

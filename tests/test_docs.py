@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,8 @@ def test_the_readme_has_commands() -> None:
 def test_readme_command_runs(command: str, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command)
     assert program == "nondet-probe"
+    # Beside the examples, as a reader in the checkout is, but not in it: a run leaves a directory.
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     done = subprocess.run(
         [sys.executable, "-m", "nondet_probe", *arguments],
         cwd=tmp_path,

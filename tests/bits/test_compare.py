@@ -429,12 +429,26 @@ def test_a_tensor_without_memory_is_refused(question: Any) -> None:
     """Reading it would end the process: zeros of autograd's own, and storage taken away."""
     freed = torch.zeros(3)
     freed.untyped_storage().resize_(0)
-    for bare in (torch._efficientzerotensor(3), freed):
-        for pair in ((bare, torch.zeros(3)), (torch.zeros(3), bare)):
-            with pytest.raises(TypeError, match="no memory behind it: pass a clone"):
+    shrunk = torch.zeros(1000)
+    turned = shrunk.view(10, 100).t()
+    shrunk.untyped_storage().resize_(8)
+    for bare in (torch._efficientzerotensor(3), freed, shrunk, turned):
+        whole = torch.zeros(bare.shape)
+        for pair in ((bare, whole), (whole, bare)):
+            with pytest.raises(TypeError, match="no memory behind it, or not enough"):
                 question(*pair)
 
 
 def test_digest_refuses_a_tensor_without_memory() -> None:
-    with pytest.raises(TypeError, match="no memory behind it"):
-        digest(torch._efficientzerotensor(3))
+    shrunk = torch.zeros(1000)
+    shrunk.untyped_storage().resize_(8)
+    for bare in (torch._efficientzerotensor(3), shrunk):
+        with pytest.raises(TypeError, match="no memory behind it"):
+            digest(bare)
+
+
+def test_distances_do_not_depend_on_the_default_device() -> None:
+    x = torch.arange(3.0)
+    with torch.device("meta"):
+        found = ulp_distance(x, x)
+    assert found.tolist() == [0, 0, 0]

@@ -21,8 +21,8 @@ from nondet_probe.ops.rational import FORMATS, exact_sum, round_to_bits
 DTYPES = list(FORMATS)
 VARIANTS = [variant.name for variant in variants("sum")]
 ORDERED = [v.name for v in variants("sum") if v.guarantee >= Guarantee.LAUNCH_INVARIANT]
-# Enough for threads to be used: each is started for at least 2**18 elements.
-MANY = 1_500_000
+# Threads are started for at least 4 MiB each: this is enough for two and a half.
+MANY_BYTES = 10 << 20
 
 
 def one(x: Tensor, variant: str, threads: int | None = 1) -> int:
@@ -38,7 +38,7 @@ def test_sum_ordered_variants_are_bit_identical(
     variant: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over runs, threads 1 to 8 and instruction sets, on a sum that feels its order."""
-    x = normal(MANY, dtype, 1)
+    x = normal(MANY_BYTES // dtype.itemsize + 77, dtype, 1)
     expected = one(x, variant)
     for isa in _C.available_isas():
         monkeypatch.setenv("NONDET_PROBE_ISA", isa)
@@ -264,3 +264,22 @@ def test_a_tensor_without_memory_is_refused() -> None:
     freed.untyped_storage().resize_(0)
     with pytest.raises(TypeError, match="no memory behind it"):
         sum_all(freed)
+
+
+# torch's own forward mode scripts its formulas on first use, and says that this is deprecated.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_forward_mode_is_refused_and_not_taken_for_zero() -> None:
+    x = torch.ones(3)
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(TypeError, match="no forward-mode derivative"),
+    ):
+        sum_all(torch.autograd.forward_ad.make_dual(x, x))
+    with pytest.raises(TypeError, match="no forward-mode derivative"):
+        torch.func.jvp(sum_all, (x,), (x,))
+
+
+@pytest.mark.parametrize("given", [[1.0, 2.0], None, 3.0])
+def test_only_tensors_are_taken(given: object) -> None:
+    with pytest.raises(TypeError, match=r"sum takes a torch\.Tensor, got"):
+        sum_all(given)  # type: ignore[arg-type]

@@ -99,9 +99,9 @@ def test_every_alignment(dtype: torch.dtype) -> None:
 def test_many_blocks_on_many_threads(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A vector repeated until threads have work; its exact sum is a multiple."""
+    """A vector repeated to 10 MiB, which is work for two threads; its exact sum is a multiple."""
     x = family(name, dtype)[-1]
-    times = 1_200_000 // x.numel()
+    times = (10 << 20) // x.nbytes
     exact = exact_sum(x)
     expected = round_to_bits(exact * times if isinstance(exact, Fraction) else exact, dtype)
     repeated = x.repeat(times)

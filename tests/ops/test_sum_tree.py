@@ -54,8 +54,9 @@ def test_the_tree_is_the_documented_one(
             assert bits_of(sum_all(x[:n], variant="fixed_order")) == expected[n], (isa, n)
 
 
-def test_many_chunks_on_many_threads() -> None:
-    x = normal(1_000_001, torch.float32, 2)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_chunks_on_many_threads(dtype: torch.dtype) -> None:
+    x = normal((13 << 20) // dtype.itemsize + 4097, dtype, 2)  # work for three
     expected = bits_of(documented(x))
     for threads in range(1, 9):
         assert bits_of(sum_all(x, variant="fixed_order", threads=threads)) == expected
