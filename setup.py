@@ -101,7 +101,8 @@ class BuildExt(build_ext):
         if any(compiled) or not module.exists():
             # Hidden symbols and -Bsymbolic keep the ISA levels' inline functions to ourselves.
             link = [*compiler, "-shared", "-pthread", "-Wl,-Bsymbolic"]
-            run([*link, *(str(target) for _, target in jobs), "-o", str(module)])
+            # dlsym: in glibc itself since 2.34, before that in a library of its own.
+            run([*link, *(str(target) for _, target in jobs), "-ldl", "-o", str(module)])
 
 
 def levels_defines(levels: dict[str, list[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from itertools import count
 
 import torch
-from _harness import Row, Spread, interleave, ratios, write_rows
+from _harness import Row, Spread, interleave, keep_memory, ratios, write_rows
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from nondet_probe.bits import flip_bit
@@ -26,6 +26,8 @@ from nondet_probe.workloads.digits_cnn import BATCH, digits_cnn
 ROUNDS = 60  # steps of each
 STEPS = 100  # of a whole call, as many as the command takes
 WHOLE_ROUNDS = 5
+
+keep_memory()
 
 TWIN_BOUND = 3.1
 RERUN_BOUND = 2.6

@@ -9,6 +9,7 @@
 #include "compare.hpp"
 #include "digest.hpp"
 #include "isa.hpp"
+#include "parallel.hpp"
 #include "sum.hpp"
 
 namespace py = pybind11;
@@ -45,6 +46,8 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   m.def("chosen_isa", [] { return std::string(ndp::isa_name(ndp::choose_isa(""))); });
+
+  m.def("thread_pool", [] { return std::string(ndp::thread_pool()); });
 
   // nondet_probe.bits: addresses of contiguous arrays of `dtype` (csrc/dtypes.hpp).
   m.def("bytes_equal", [](uintptr_t a, uintptr_t b, int64_t bytes) {

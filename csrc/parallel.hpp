@@ -1,24 +1,26 @@
-// Threads for the kernels. They are started for one call and joined before it returns: nothing
-// survives a fork, and below the sizes where starting one (some 20 us) matters callers use one.
+// Threads for the kernels: those that torch's own kernels run on, where that is OpenMP.
 #pragma once
-
-#include <cstdint>
-#include <exception>
-#include <thread>
-#include <vector>
 
 namespace ndp {
 
-// Run body(worker) for worker = 0..threads-1, the last on the calling thread.
-// `body` must not throw.
+using Work = void (*)(void* context, int worker);
+
+// work(context, worker) for worker = 0..workers-1, on as many threads as can be had, at most
+// `workers`. A worker must not wait for another one: with fewer threads it has not begun.
+void run_workers(int workers, Work work, void* context);
+
+// "openmp" when the process's own OpenMP pool is used, else "std::thread".
+const char* thread_pool();
+
+// Run body(worker) for worker = 0..workers-1. `body` must not throw.
 template <class Body>
-void parallel_run(int threads, const Body& body) {
-  std::vector<std::thread> others;
-  others.reserve(threads > 1 ? threads - 1 : 0);
-  for (int worker = 0; worker + 1 < threads; ++worker)
-    others.emplace_back([&body, worker] { body(worker); });
-  body(threads - 1);
-  for (std::thread& other : others) other.join();
+void parallel_run(int workers, const Body& body) {
+  if (workers <= 1) {
+    body(0);
+    return;
+  }
+  const auto work = [](void* context, int worker) { (*static_cast<const Body*>(context))(worker); };
+  run_workers(workers, work, const_cast<Body*>(&body));
 }
 
 }  // namespace ndp

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <stdexcept>
 #include <thread>
@@ -124,7 +125,11 @@ uint64_t sum_atomic(const Job& job) {
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
     // Start together, as the blocks of a GPU do: else the first could be done before the last came.
-    for (--waiting; waiting.load() != 0;) std::this_thread::yield();
+    // Not for longer than starting a thread takes: the last may be waiting for this thread to end.
+    --waiting;
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
+    while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
+      std::this_thread::yield();
     std::atomic_ref<Partial> shared(total);
     // Who comes first decides what is added first: there is no order but that of arrival.
     const int64_t end = blocks * (worker + 1) / workers;

@@ -20,13 +20,19 @@ __all__ = [
     "FRAME_MARKS",
     "OpOverload",
     "TorchDispatchMode",
+    "below_autograd",
     "current_autograd_node",
+    "forward_mode_is_on",
     "frame_mark",
     "has_compiled_code",
     "hidden_from_modes",
     "last_sequence_number",
 ]
 
+# Without it a call that needs no gradient passes through autograd, which costs it 4 us.
+below_autograd: type[AbstractContextManager[Any]] = getattr(
+    torch._C, "_AutoDispatchBelowAutograd", nullcontext
+)
 _current_node = getattr(torch._C, "_current_autograd_node", None)
 _disable_modes = getattr(_python_dispatch, "_disable_current_modes", None)
 _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -40,6 +46,11 @@ def current_autograd_node() -> Any | None:
     that called `backward()`.
     """
     return _current_node() if _current_node is not None else None
+
+
+def forward_mode_is_on() -> bool:
+    """Whether a dual level of forward-mode differentiation is open, or it cannot be told."""
+    return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
 
 
 def last_sequence_number() -> int | None:

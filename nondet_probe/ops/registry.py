@@ -94,7 +94,8 @@ def variants(op: str) -> tuple[Variant, ...]:
 
 def find(op: str, name: str) -> Variant:
     """The variant asked for. UnknownNameError lists those that the op has."""
-    variants(op)
-    if name not in _VARIANTS[op]:
+    found = _VARIANTS.get(op, {}).get(name)
+    if found is None:
+        variants(op)
         raise unknown_name(f"variant of {op}", name, _VARIANTS[op])
-    return _VARIANTS[op][name]
+    return found

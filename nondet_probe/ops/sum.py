@@ -12,15 +12,14 @@ What each variant promises, its error bound and its cost: `registry.variants("su
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nondet_probe.bits.dtypes import dtype_name
-from nondet_probe.bits.via_c import has_memory
 from nondet_probe.ops import via_c
+from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
 
@@ -111,14 +110,6 @@ def sum(x: Tensor, *, variant: str = "exact", threads: int | None = None) -> Ten
     find("sum", variant)
     if not isinstance(x, Tensor):
         raise TypeError(f"sum takes a torch.Tensor, got {type(x).__name__}")
-    # torch would take the tangent for zero.
-    if torch.autograd.forward_ad.unpack_dual(x).tangent is not None:  # type: ignore[no-untyped-call]
-        raise TypeError("sum has no forward-mode derivative; reverse mode (backward) is there")
-    # What the dispatcher would refuse at length, in the name of all its backends.
-    if x.device.type != "cpu":
-        raise TypeError(f"sum takes tensors on cpu, got one on {x.device}; pass x.cpu()")
-    if x.layout is not torch.strided:
-        raise TypeError(f"sum takes dense tensors, got layout {x.layout}; pass x.to_dense()")
     return _sum(x, variant, threads)
 
 
@@ -129,12 +120,7 @@ def sum_ref(x: Tensor) -> Tensor:
 
 
 def _check(x: Tensor, variant: str) -> None:
-    taken = find("sum", variant).dtypes
-    if x.dtype not in taken:
-        names = ", ".join(dtype_name(dtype) for dtype in taken)
-        raise TypeError(
-            f"sum variant {variant!r} takes {names}; got {dtype_name(x.dtype)}; convert it first"
-        )
+    check_dtype("sum", variant, x)
     if not x.is_contiguous():
         raise TypeError(
             f"sum takes contiguous tensors, got shape {tuple(x.shape)} with strides {x.stride()}; "
@@ -142,22 +128,9 @@ def _check(x: Tensor, variant: str) -> None:
         )
 
 
-# The op is registered piece by piece: `torch.library.custom_op` would import torch._dynamo on the
-# first call, some two seconds, and cost twice as much on each.
-torch.library.define(
-    "nondet_probe::sum",
-    "(Tensor x, str variant, int? threads=None) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-
-
 def _on_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
     _check(x, variant)
-    if not has_memory(x):
-        raise TypeError(
-            f"this tensor of shape {tuple(x.shape)} has no memory behind it, or not enough: its "
-            "storage was shrunk"
-        )
+    check_memory(x)
     return via_c.sum_all(x, variant, threads)
 
 
@@ -174,8 +147,11 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     return gradient.expand(ctx.shape), None, None
 
 
-torch.library.impl("nondet_probe::sum", "CPU", _on_cpu)
-torch.library.register_fake("nondet_probe::sum", _without_data)
-torch.library.register_autograd("nondet_probe::sum", _backward, setup_context=_keep_shape)
-
-_sum: Callable[[Tensor, str, int | None], Tensor] = torch.ops.nondet_probe.sum.default
+_sum = define(
+    "sum",
+    "(Tensor x, str variant, int? threads=None) -> Tensor",
+    cpu=_on_cpu,
+    fake=_without_data,
+    setup_context=_keep_shape,
+    backward=_backward,
+)

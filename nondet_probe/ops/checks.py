@@ -1,0 +1,30 @@
+"""What a kernel is handed, refused in words where it cannot take it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nondet_probe.bits.dtypes import dtype_name
+from nondet_probe.bits.via_c import has_memory
+from nondet_probe.ops.registry import find
+
+__all__ = ["check_dtype", "check_memory"]
+
+
+def check_dtype(op: str, variant: str, x: Tensor) -> None:
+    """TypeError naming the dtypes taken when x has another one; UnknownNameError for a variant."""
+    taken = find(op, variant).dtypes
+    if x.dtype not in taken:
+        names = ", ".join(dtype_name(dtype) for dtype in taken)
+        raise TypeError(
+            f"{op} variant {variant!r} takes {names}; got {dtype_name(x.dtype)}; convert it first"
+        )
+
+
+def check_memory(x: Tensor) -> None:
+    """TypeError when not all elements of x lie in memory."""
+    if not has_memory(x):
+        raise TypeError(
+            f"this tensor of shape {tuple(x.shape)} has no memory behind it, or not enough: its "
+            "storage was shrunk"
+        )
