@@ -47,3 +47,4 @@ def _bound(
 
 
 _subject("sum", lambda x, v, t: ops.sum(x, variant=v, threads=t), ops.sum_ref, most=10**5)
+_subject("mean", lambda x, v, t: ops.mean(x, variant=v, threads=t), ops.mean_ref, most=10**5)
