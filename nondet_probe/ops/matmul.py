@@ -103,7 +103,7 @@ register(
             "made of integers), and more on products that span more than 70 binades"
         ),
         dtypes=_DTYPES,
-        doc="Every element is the exact sum of exact products, in a wide enough fixed-point number.",
+        doc="Exact sums of exact products, in fixed-point numbers wide enough for them.",
     )
 )
 
@@ -134,9 +134,11 @@ def matmul(
     for factor in (a, b):
         if not isinstance(factor, Tensor):
             raise TypeError(f"matmul takes two torch.Tensors, got {type(factor).__name__}")
+    result: Tensor
     a_dims, b_dims = a.dim(), b.dim()
     if a_dims == 2 and b_dims == 2:
-        return _matmul(a, b, variant, threads)
+        result = _matmul(a, b, variant, threads)
+        return result
     if a_dims == 0 or b_dims == 0:
         raise ValueError(
             f"matmul takes tensors of one dimension or more, got shapes {tuple(a.shape)} and "
@@ -160,9 +162,10 @@ def matmul_ref(a: Tensor, b: Tensor) -> Tensor:
     product. Any layout and device; shapes as for `matmul`."""
     left = a.unsqueeze(0) if a.dim() == 1 else a
     right = b.unsqueeze(1) if b.dim() == 1 else b
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    rows = left.expand(*batch, *left.shape[-2:]).reshape(-1, *left.shape[-2:])
-    columns = right.expand(*batch, *right.shape[-2:]).mT.reshape(-1, right.shape[-1], a.shape[-1])
+    batch = _broadcast(left, right)
+    count = math.prod(batch)
+    rows = left.expand(*batch, *left.shape[-2:]).reshape(count, *left.shape[-2:])
+    columns = right.expand(*batch, *right.shape[-2:]).reshape(count, *right.shape[-2:]).mT
     elements = []
     for of_a, of_b in zip(rows, columns, strict=True):
         lines = [numbers(column) for column in of_b]
@@ -178,6 +181,12 @@ def matmul_ref(a: Tensor, b: Tensor) -> Tensor:
     return result.squeeze(-1) if b.dim() == 1 else result
 
 
+def _broadcast(a: Tensor, b: Tensor) -> tuple[int, ...]:
+    """The batch dimensions of the product."""
+    found = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])  # type: ignore[no-untyped-call]
+    return tuple(found)
+
+
 def _shape(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
     """The result's, of two tensors of two dimensions or more that fit together."""
     check_dtype("matmul", variant, a)
@@ -188,7 +197,7 @@ def _shape(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
             return (a.shape[0], b.shape[1])
     elif a.shape[-1] == b.shape[-2]:
         try:
-            batch = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            batch = _broadcast(a, b)
         except RuntimeError:
             pass
         else:
@@ -210,9 +219,7 @@ def _without_data(a: Tensor, b: Tensor, variant: str, threads: int | None = None
     return a.new_empty(_shape(a, b, variant))
 
 
-def _keep_factors(
-    ctx: Any, inputs: tuple[Tensor, Tensor, str, int | None], output: Tensor
-) -> None:
+def _keep_factors(ctx: Any, inputs: tuple[Tensor, Tensor, str, int | None], output: Tensor) -> None:
     a, b, ctx.variant, ctx.threads = inputs
     ctx.save_for_backward(a, b)
 
@@ -222,7 +229,7 @@ def _folded(
 ) -> Tensor:
     """left @ right, summed over the batch dimensions along which a factor of this shape was
     repeated. The sums become part of the product: they keep the promise of the variant."""
-    batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    batch = _broadcast(left, right)
     missing = len(batch) + 2 - len(shape)
     summed = [
         dim
@@ -230,7 +237,8 @@ def _folded(
         if dim < missing or (shape[dim - missing] == 1 and size != 1)
     ]
     if not summed:
-        return _matmul(left, right, variant, threads)
+        product: Tensor = _matmul(left, right, variant, threads)
+        return product
     kept = [dim for dim in range(len(batch)) if dim not in summed]
     row, column = len(batch), len(batch) + 1
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
@@ -238,13 +246,13 @@ def _folded(
     wide = left.expand(*batch, rows, inner).permute(*kept, row, *summed, column)
     tall = right.expand(*batch, inner, columns).permute(*kept, *summed, row, column)
     left_batch = [batch[dim] for dim in kept]
-    product = _matmul(
+    folded: Tensor = _matmul(
         wide.reshape(*left_batch, rows, length),
         tall.reshape(*left_batch, length, columns),
         variant,
         threads,
     )
-    return product.reshape(shape)
+    return folded.reshape(shape)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:

@@ -56,8 +56,8 @@ def matmul(
             _batch_strides(a, len(batch)) if batch else (),
             _batch_strides(b, len(batch)) if batch else (),
             (shape[-2], shape[-1], a.shape[-1]),
-            a_steps[-2:],
-            b_steps[-2:],
+            (a_steps[-2], a_steps[-1]),
+            (b_steps[-2], b_steps[-1]),
             threads,
             "",
         )
