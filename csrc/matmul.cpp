@@ -303,9 +303,8 @@ void splitk_atomic(const Matmul& job, Plan& plan) {
   }
 }
 
-void exact(const Matmul& job, const Plan& plan, const std::string& isa) {
+void exact(const Matmul& job, const Plan& plan, const ExactDots& dots) {
   constexpr int64_t kSide = ExactDots::kSide;
-  const ExactDots dots(job.dtype, choose_isa(isa));
   const int64_t tiles_down = parts(job.m, kSide), tiles_across = parts(job.n, kSide);
   const int64_t tiles = tiles_down * tiles_across;
   const int workers = plan.workers(plan.batches * tiles, plan.batches);
@@ -333,8 +332,9 @@ MatmulVariant matmul_variant(const std::string& name) {
 }
 
 void matmul(const Matmul& job, MatmulVariant variant, int threads, const std::string& isa) {
-  const ExactDots checked(job.dtype, choose_isa(isa));  // refuses what cannot be taken
-  Plan plan(job, kernels_of(choose_isa(isa), job.dtype), threads);
+  const Isa level = choose_isa(isa);
+  const ExactDots dots(job.dtype, level);  // of all variants: it refuses other dtypes
+  Plan plan(job, kernels_of(level, job.dtype), threads);
   if (plan.batches * plan.elements() == 0) return;
   if (job.k == 0) {
     std::memset(job.result, 0, plan.batches * plan.elements() * plan.bytes);
@@ -349,7 +349,7 @@ void matmul(const Matmul& job, MatmulVariant variant, int threads, const std::st
     case MatmulVariant::fixed_split:
       return fixed_split(job, plan);
     case MatmulVariant::exact:
-      return exact(job, plan, isa);
+      return exact(job, plan, dots);
   }
 }
 

@@ -243,15 +243,15 @@ void product_packed(const Factor& a, const Factor& b, int64_t rows, int64_t colu
 
 // ---- Few rows: the time is that of reading b, so b is read once and as it lies.
 
-constexpr int kStreamedRows = 4;
+constexpr int kStreamedRows = 4;  // the cases in `product`
 
 // Adds terms p .. p + kTerms - 1 to the chains of a block.
-template <int kTerms, class T, class Sum>
-NDP_INLINE void add_terms(const Factor& a, const Factor& b, int64_t rows, int64_t columns,
-                          int64_t p, Sum* chains) {
+template <int kRows, int kTerms, class T, class Sum>
+NDP_INLINE void add_terms(const Factor& a, const Factor& b, int64_t columns, int64_t p,
+                          Sum* chains) {
   using Vector = typename VectorOf<Sum>::Type;
-  Sum factor[kStreamedRows][kTerms];
-  for (int64_t i = 0; i < rows; ++i)
+  Sum factor[kRows][kTerms];
+  for (int i = 0; i < kRows; ++i)
     for (int q = 0; q < kTerms; ++q)
       factor[i][q] = widened<Sum>(
           static_cast<const T*>(a.data)[i * a.line_stride + (p + q) * a.k_stride]);
@@ -260,14 +260,15 @@ NDP_INLINE void add_terms(const Factor& a, const Factor& b, int64_t rows, int64_
   for (; j + kWidth<Sum> <= columns; j += kWidth<Sum>) {
     Vector terms[kTerms];
     for (int q = 0; q < kTerms; ++q) terms[q] = partials(row + q * b.k_stride + j);
-    for (int64_t i = 0; i < rows; ++i) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kRows; ++i) {
       Vector sum = load<Vector>(chains + i * columns + j);
       for (int q = 0; q < kTerms; ++q) sum = fused(factor[i][q] - Vector{}, terms[q], sum);
       std::memcpy(chains + i * columns + j, &sum, sizeof sum);
     }
   }
   for (; j < columns; ++j)
-    for (int64_t i = 0; i < rows; ++i)
+    for (int i = 0; i < kRows; ++i)
       for (int q = 0; q < kTerms; ++q) {
         Sum& sum = chains[i * columns + j];
         sum = fused(factor[i][q], widened<Sum>(row[q * b.k_stride + j]), sum);
@@ -275,17 +276,17 @@ NDP_INLINE void add_terms(const Factor& a, const Factor& b, int64_t rows, int64_
 }
 
 // The lines of b are neighbours: its elements stream by, and the chains stay in the cache.
-template <class T, class Sum>
-void product_streamed(const Factor& a, const Factor& b, int64_t rows, int64_t columns, int64_t k,
-                      Sum* sums, int64_t sums_stride, Sum* chains) {
+template <int kRows, class T, class Sum>
+void product_streamed(const Factor& a, const Factor& b, int64_t columns, int64_t k, Sum* sums,
+                      int64_t sums_stride, Sum* chains) {
   constexpr int kTerms = 4;  // between a load and a store of a chain
   for (int64_t start = 0; start < k; start += kMatmulBlock) {
     const int64_t end = start + less(k - start, kMatmulBlock);
-    for (int64_t i = 0; i < rows * columns; ++i) chains[i] = -Sum{0};
+    for (int64_t i = 0; i < kRows * columns; ++i) chains[i] = -Sum{0};
     int64_t p = start;
-    for (; p + kTerms <= end; p += kTerms) add_terms<kTerms, T>(a, b, rows, columns, p, chains);
-    for (; p < end; ++p) add_terms<1, T>(a, b, rows, columns, p, chains);
-    for (int64_t i = 0; i < rows; ++i)
+    for (; p + kTerms <= end; p += kTerms) add_terms<kRows, kTerms, T>(a, b, columns, p, chains);
+    for (; p < end; ++p) add_terms<kRows, 1, T>(a, b, columns, p, chains);
+    for (int i = 0; i < kRows; ++i)
       for (int64_t j = 0; j < columns; ++j) {
         const Sum sum = chains[i * columns + j];
         sums[i * sums_stride + j] = start == 0 ? sum : sums[i * sums_stride + j] + sum;
@@ -296,16 +297,32 @@ void product_streamed(const Factor& a, const Factor& b, int64_t rows, int64_t co
 constexpr int kDottedRows = 2;
 constexpr int kChains = 8;  // side by side, to hide the latency of an addition
 
-// kChains chains of `terms` terms: chain c takes x + c * x_apart and y + c * y_apart.
-template <class Sum, class T>
-NDP_INLINE void run_chains(const T* x, int64_t x_apart, const T* y, int64_t y_apart, int64_t terms,
+// Keeps a chain in a register of its own. Left to itself gcc makes vectors of the chains, gathering
+// them element by element, which takes four times as long.
+template <class Sum>
+NDP_INLINE void keep_apart(Sum& chain) {
+#if defined(__x86_64__)
+  asm("" : "+x"(chain));
+#elif defined(__aarch64__)
+  asm("" : "+w"(chain));
+#endif
+}
+
+// kChains chains of `terms` terms. Chain c is block c of x and y, or, where kLines, all of x and
+// line c of y.
+template <bool kLines, class Sum, class T>
+NDP_INLINE void run_chains(const T* x, const T* y, int64_t line_stride, int64_t terms,
                            Sum* chains) {
   Sum sum[kChains];
   for (Sum& chain : sum) chain = -Sum{0};
   for (int64_t p = 0; p < terms; ++p)
 #pragma GCC unroll 8
-    for (int c = 0; c < kChains; ++c)
-      sum[c] = fused(widened<Sum>(x[c * x_apart + p]), widened<Sum>(y[c * y_apart + p]), sum[c]);
+    for (int c = 0; c < kChains; ++c) {
+      const T left = kLines ? x[p] : x[c * kMatmulBlock + p];
+      const T right = kLines ? y[c * line_stride + p] : y[c * kMatmulBlock + p];
+      sum[c] = fused(widened<Sum>(left), widened<Sum>(right), sum[c]);
+      keep_apart(sum[c]);
+    }
   for (int c = 0; c < kChains; ++c) chains[c] = sum[c];
 }
 
@@ -317,23 +334,26 @@ void product_dotted(const Factor& a, const Factor& b, int64_t rows, int64_t colu
   Sum chains[kChains];
   for (int64_t i = 0; i < rows; ++i) {
     const T* x = static_cast<const T*>(a.data) + i * a.line_stride;
-    const T* y = static_cast<const T*>(b.data);
     Sum* row = sums + i * sums_stride;
     int64_t j = 0;
-    for (; j + kChains <= columns; j += kChains)
+    for (; j + kChains <= columns; j += kChains) {
+      const T* y = static_cast<const T*>(b.data) + j * b.line_stride;
       for (int64_t start = 0; start < k; start += kMatmulBlock) {
-        run_chains<Sum>(x + start, 0, y + j * b.line_stride + start, b.line_stride,
-                        less(k - start, kMatmulBlock), chains);
+        run_chains<true>(x + start, y + start, b.line_stride, less(k - start, kMatmulBlock),
+                         chains);
         for (int c = 0; c < kChains; ++c)
           row[j + c] = start == 0 ? chains[c] : row[j + c] + chains[c];
       }
+    }
     for (; j < columns; ++j) {
-      const T* line = y + j * b.line_stride;
+      const T* y = static_cast<const T*>(b.data) + j * b.line_stride;
       for (int64_t start = 0; start < k;) {
         const bool many = k - start >= kChains * kMatmulBlock;
-        const int64_t apart = many ? kMatmulBlock : 0;
         const int64_t terms = less(k - start, kMatmulBlock);
-        run_chains<Sum>(x + start, apart, line + start, apart, terms, chains);
+        if (many)
+          run_chains<false>(x + start, y + start, 0, terms, chains);
+        else
+          run_chains<true>(x + start, y + start, 0, terms, chains);  // all eight the same
         for (int c = 0; c < (many ? kChains : 1); ++c, start += terms)
           row[j] = start == 0 ? chains[c] : row[j] + chains[c];
       }
@@ -360,7 +380,16 @@ void product(const Factor& a, const Factor& b, int64_t rows, int64_t columns, in
   if (rows <= kDottedRows && a.k_stride == 1 && b.k_stride == 1)
     product_dotted<T>(a, b, rows, columns, k, to, sums_stride);
   else if (rows <= kStreamedRows && b.line_stride == 1)
-    product_streamed<T>(a, b, rows, columns, k, to, sums_stride, free);
+    switch (rows) {
+      case 1:
+        return product_streamed<1, T>(a, b, columns, k, to, sums_stride, free);
+      case 2:
+        return product_streamed<2, T>(a, b, columns, k, to, sums_stride, free);
+      case 3:
+        return product_streamed<3, T>(a, b, columns, k, to, sums_stride, free);
+      default:
+        return product_streamed<4, T>(a, b, columns, k, to, sums_stride, free);
+    }
   else
     product_packed<T>(a, b, rows, columns, k, to, sums_stride, free);
 }
