@@ -9,6 +9,7 @@
 #include "compare.hpp"
 #include "digest.hpp"
 #include "isa.hpp"
+#include "matmul.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"
 #ifdef NDP_SANITIZED
@@ -103,5 +104,23 @@ PYBIND11_MODULE(_C, m) {
     const Released released(elements);
     ndp::sum_over({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x),
                   {shape, strides}, reduced, isa, at(results));
+  });
+
+  // matmul: any strides, in elements; `result` takes a contiguous batch + (m, n).
+  m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
+                     uintptr_t result, const std::vector<int64_t>& batch,
+                     const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides,
+                     const std::tuple<int64_t, int64_t, int64_t>& sizes,
+                     const std::tuple<int64_t, int64_t>& a_strides,
+                     const std::tuple<int64_t, int64_t>& b_strides, int threads,
+                     const std::string& isa) {
+    const auto [rows, columns, terms] = sizes;
+    const ndp::Matmul job{static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch,
+                          a_batch_strides, b_batch_strides, rows, columns, terms,
+                          std::get<0>(a_strides), std::get<1>(a_strides), std::get<0>(b_strides),
+                          std::get<1>(b_strides)};
+    const Released released(rows * columns * terms);
+    ndp::matmul(job, ndp::matmul_variant(variant), threads, isa);
   });
 }

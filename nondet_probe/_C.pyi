@@ -35,3 +35,21 @@ def sum_over(
     results: int,
     /,
 ) -> None: ...
+
+# nondet_probe.ops.matmul; sizes: m, n, k
+def matmul(
+    variant: str,
+    dtype: int,
+    a: int,
+    b: int,
+    result: int,
+    batch: Sequence[int],
+    a_batch_strides: Sequence[int],
+    b_batch_strides: Sequence[int],
+    sizes: tuple[int, int, int],
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    threads: int,
+    isa: str,
+    /,
+) -> None: ...
