@@ -11,6 +11,9 @@
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"
+#ifdef NDP_SANITIZED
+#include "planted.hpp"
+#endif
 
 namespace py = pybind11;
 
@@ -48,6 +51,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("chosen_isa", [] { return std::string(ndp::isa_name(ndp::choose_isa(""))); });
 
   m.def("thread_pool", [] { return std::string(ndp::thread_pool()); });
+
+#ifdef NDP_SANITIZED
+  m.def("planted", &ndp::planted);
+#endif
 
   // nondet_probe.bits: addresses of contiguous arrays of `dtype` (csrc/dtypes.hpp).
   m.def("bytes_equal", [](uintptr_t a, uintptr_t b, int64_t bytes) {
