@@ -74,14 +74,15 @@ void scatter_atomic(Scattering<T>& job) {
 
 // ---- ordered
 
-// Cell by cell, in chunks whose length depends on the number of destinations alone. Each chunk is
+// Cell by cell, in chunks whose length depends on the number of destinations alone, or in one chunk
+// if it is to be strict. Each chunk is
 // added, in order, to a table of its own, the first to the initial values; the tables are added in
 // the order of the chunks.
 template <class T>
 void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   using Sum = typename Element<T>::Sum;
   const int64_t n = job.job.n, destinations = job.job.destinations;
-  const int64_t length = ordered_chunk(destinations);
+  const int64_t length = job.job.strict ? std::max<int64_t>(n, 1) : ordered_chunk(destinations);
   const int64_t chunks = std::max<int64_t>((n + length - 1) / length, 1);
   // To the table of the cells [low, high).
   const auto add_chunk = [&](int64_t chunk, Sum* table, int64_t low, int64_t high) {

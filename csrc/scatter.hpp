@@ -26,7 +26,8 @@ struct Scatter {
   int64_t n;
   int64_t columns;
   int64_t destinations;
-  bool wrap;  // index -1 is the last destination
+  bool wrap;    // index -1 is the last destination
+  bool strict;  // `ordered` adds single elements one after the other as well
 };
 
 // The position of the first index that is not in [0, destinations), with `wrap` in [-destinations,
@@ -41,7 +42,7 @@ int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high
                       int64_t* wrapped);
 
 // `ordered` is a format (docs/ops/scatter.md): these two never change. Single elements are added
-// chunk by chunk, rows of several one after the other.
+// chunk by chunk unless it is to be strict, rows of several one after the other.
 constexpr int64_t kScatterChunk = 65536;
 constexpr int64_t kChunkPerDestination = 8;
 

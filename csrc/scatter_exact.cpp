@@ -131,7 +131,9 @@ class ExactCells {
     bool exact = true;
     for (const ExactTable& table : tables_) {
       exact = exact && add_to_pair(high, low, table.high[which]);
-      if (!table.low.empty()) exact = exact && add_to_pair(high, low, table.low[which]);
+      // A zero there has no sign to give.
+      const double rest = table.low.empty() ? 0.0 : table.low[which];
+      if (rest != 0.0) exact = exact && add_to_pair(high, low, rest);
     }
     if (exact)
       cell(which) = from_bits<T>(round_pair(high, low, Element<T>::format));

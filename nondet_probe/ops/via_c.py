@@ -10,7 +10,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["scatter_rows", "sum_all"]
+__all__ = ["checked_indices", "scatter_rows", "sum_all"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -38,14 +38,16 @@ def scatter_rows(
     variant: str,
     threads: int | None,
     wrap: bool = False,
+    strict: bool = False,
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
     out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
     contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
     threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
-    1. IndexError names the first index outside of [0, destinations) and its position; out is then
-    of no more use.
+    1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
+    the other too, not by chunks. IndexError names the first index out of range and its position;
+    out is then of no more use.
     """
     if threads is None:
         threads = torch.get_num_threads()
@@ -66,6 +68,7 @@ def scatter_rows(
             threads,
             "",
             wrap,
+            strict,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -73,3 +76,21 @@ def scatter_rows(
         raise IndexError(
             f"index {index[bad].item()} at position {bad} is out of range for {destinations} rows"
         )
+
+
+def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) -> Tensor:
+    """The index, of any shape, as contiguous int64 in [0, size).
+
+    wrap: negative indices count from the end. IndexError, in the name of `op`, names the first one
+    out of range and its position.
+    """
+    index = index.long().contiguous()
+    wrapped = torch.empty_like(index) if wrap else index
+    low, to = (-size, wrapped.data_ptr()) if wrap else (0, 0)
+    bad = _C.check_indices(index.data_ptr(), index.numel(), low, size, to)
+    if bad >= 0:
+        raise IndexError(
+            f"{op}: index {index.view(-1)[bad].item()} at position {bad} is out of range for "
+            f"size {size}"
+        )
+    return wrapped
