@@ -44,7 +44,7 @@ def index_add(
     variant: str = "ordered",
     threads: int | None = None,
 ) -> Tensor:
-    """A new tensor: input with alpha * source[..., i, ...] added at index[i] along dim, for every i.
+    """A new tensor: input with alpha * source[..., i, ...] added at index[i] along dim, for all i.
 
     input: CPU tensor of float64, float32, bfloat16 or float16; source: of the same dtype and, but
     for dim, shape; index: 1-D, int32 or int64, one number for each place of source along dim, in
@@ -59,7 +59,8 @@ def index_add(
     first index out of range.
     """
     find("index_add", variant)
-    return _index_add(input, dim, index, source, alpha, variant, threads)
+    result: Tensor = _index_add(input, dim, index, source, alpha, variant, threads)
+    return result
 
 
 def index_add_ref(

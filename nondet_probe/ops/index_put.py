@@ -64,7 +64,8 @@ def index_put(
     first index out of range.
     """
     find("index_put", variant)
-    return _index_put(input, _list("index_put", indices), values, variant, threads)
+    result: Tensor = _index_put(input, _list("index_put", indices), values, variant, threads)
+    return result
 
 
 def index(
@@ -75,7 +76,8 @@ def index(
     input, indices, variant, threads and errors as in `index_put`. The forward pass only copies.
     """
     find("index", variant)
-    return _index(input, _list("index", indices), variant, threads)
+    result: Tensor = _index(input, _list("index", indices), variant, threads)
+    return result
 
 
 def index_put_ref(input: Tensor, indices: Indices, values: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ def _slices(indices: Indices) -> list[Tensor | slice]:
     return [slice(None) if i is None else i for i in indices]
 
 
-def _list(op: str, indices: Indices) -> list[Tensor | None]:
+def _list(op: str, indices: Indices | Tensor) -> list[Tensor | None]:
     if isinstance(indices, Tensor):
         raise TypeError(f"{op} takes a tuple of indices; pass (index,)")
     return list(indices)
@@ -150,20 +152,21 @@ def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
     by_dimension = _by_dimension(op, input, indices)
     indexed = list(by_dimension)
     others = [d for d in range(input.dim()) if d not in by_dimension]
-    together = not indexed or indexed == list(range(indexed[0], indexed[-1] + 1))
-    first = indexed[0] if indexed and together else 0
+    together = indexed == list(range(indexed[0], indexed[-1] + 1))
+    first = indexed[0] if together else 0
     if len(indexed) == 1:
         one = by_dimension[indexed[0]]
         return _Rows(one.reshape(-1), one.shape, indexed, others, first, True)
     for one in by_dimension.values():
         check_memory(one)
+    shapes = [tuple(one.shape) for one in by_dimension.values()]
     try:
-        spread = torch.broadcast_tensors(*by_dimension.values())
+        shape = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     except RuntimeError:
-        shapes = ", ".join(str(tuple(i.shape)) for i in by_dimension.values())
-        raise IndexError(f"{op}: indices of shapes {shapes} do not broadcast together") from None
-    row = torch.zeros(spread[0].shape if spread else (), dtype=torch.int64)
-    for d, one in zip(indexed, spread, strict=True):
+        told = ", ".join(map(str, shapes))
+        raise IndexError(f"{op}: indices of shapes {told} do not broadcast together") from None
+    row = torch.zeros(shape, dtype=torch.int64)
+    for d, one in by_dimension.items():
         row = row * input.shape[d] + via_c.checked_indices(one, input.shape[d], op, wrap=True)
     return _Rows(row.reshape(-1), row.shape, indexed, others, first, False)
 
@@ -261,8 +264,8 @@ def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return of_input, _no_gradients(ctx), None, None
 
 
-# No default for threads: the dispatcher drops an argument that is at its default, and torch's autograd
-# of lists then counts one too few.
+# No default for threads: the dispatcher drops an argument that is at its default, and torch's
+# autograd of lists then counts one too few.
 _index_put = define(
     "index_put",
     "(Tensor input, Tensor?[] indices, Tensor values, str variant, int? threads) -> Tensor",

@@ -58,7 +58,8 @@ def scatter_add(
     first index out of range.
     """
     find("scatter_add", variant)
-    return _scatter_add(input, dim, index, src, variant, threads)
+    result: Tensor = _scatter_add(input, dim, index, src, variant, threads)
+    return result
 
 
 def scatter_add_ref(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -121,7 +122,7 @@ def _on_cpu(
     elif index.numel() == 0 or out.numel() == 0:
         via_c.checked_indices(index, input.shape[dim], "scatter_add")
     elif _is_of_rows(input, dim, index):
-        row = index[(slice(None), *[0] * (index.dim() - 1))]
+        row = index.flatten(1)[:, 0]
         rows = out.view(out.shape[0], -1)
         add_rows(rows, row, src, variant, threads)
     else:

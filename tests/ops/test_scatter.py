@@ -65,7 +65,7 @@ SHAPES = [
 def test_ordered_variants_are_bit_identical(
     shape: tuple[int, tuple[int, ...], int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Over runs, threads 1 to 8 and instruction sets; each factor's values at least once a shape."""
+    """Over runs, threads 1 to 8 and instruction sets; each value of a factor once a shape."""
     destinations, columns, n = shape
     out, source = wide((destinations, *columns), dtype, 1), wide((n, *columns), dtype, 2)
     index = indices(n, destinations)
@@ -420,7 +420,7 @@ def test_nothing_to_add_or_to_add_to(variant: str) -> None:
         result = add(out, none, torch.empty(0, *shape[1:]), variant, 2)
         assert bits_of(result) == bits_of(out)
         assert result.shape == shape
-    with pytest.raises(IndexError, match="index 0 at position 0 .* 0 rows"):
+    with pytest.raises(IndexError, match=r"index 0 at position 0 .* 0 rows"):
         add(torch.empty(0), torch.tensor([0]), torch.ones(1), variant)
 
 
