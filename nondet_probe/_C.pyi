@@ -53,3 +53,21 @@ def matmul(
     isa: str,
     /,
 ) -> None: ...
+
+# scatter; -1 or the position of the first bad index
+def scatter(
+    variant: str,
+    dtype: int,
+    out: int,
+    index: int,
+    source: int,
+    n: int,
+    columns: int,
+    destinations: int,
+    threads: int,
+    isa: str,
+    wrap: bool,
+    strict: bool,
+    /,
+) -> int: ...
+def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...

@@ -13,7 +13,9 @@ from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
 __all__ = [
+    "checked_indices",
     "matmul",
+    "scatter_rows",
     "sum_all",
     "sum_over",
 ]
@@ -123,3 +125,68 @@ def _batch_strides(x: Tensor, dims: int) -> list[int]:
         for size, stride in zip(x.shape[:-2], x.stride()[:-2], strict=True)
     ]
     return [0] * (dims - len(own)) + own
+
+
+def scatter_rows(
+    out: Tensor,
+    index: Tensor,
+    source: Tensor,
+    variant: str,
+    threads: int | None,
+    wrap: bool = False,
+    strict: bool = False,
+) -> None:
+    """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
+
+    out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
+    contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
+    threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
+    1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
+    the other too, not by chunks. IndexError names the first index out of range and its position;
+    out is then of no more use.
+    """
+    if threads is None:
+        threads = torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    destinations, n = out.shape[0], index.numel()
+    columns = out.numel() // destinations if destinations else 0
+    try:
+        bad = _C.scatter(
+            variant,
+            CODES[out.dtype],
+            out.data_ptr(),
+            index.data_ptr(),
+            source.data_ptr(),
+            n,
+            columns,
+            destinations,
+            threads,
+            "",
+            wrap,
+            strict,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if bad >= 0:
+        raise IndexError(
+            f"index {index[bad].item()} at position {bad} is out of range for {destinations} rows"
+        )
+
+
+def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) -> Tensor:
+    """The index, of any shape, as contiguous int64 in [0, size).
+
+    wrap: negative indices count from the end. IndexError, in the name of `op`, names the first one
+    out of range and its position.
+    """
+    index = index.long().contiguous()
+    wrapped = torch.empty_like(index) if wrap else index
+    low, to = (-size, wrapped.data_ptr()) if wrap else (0, 0)
+    bad = _C.check_indices(index.data_ptr(), index.numel(), low, size, to)
+    if bad >= 0:
+        raise IndexError(
+            f"{op}: index {index.view(-1)[bad].item()} at position {bad} is out of range for "
+            f"size {size}"
+        )
+    return wrapped
