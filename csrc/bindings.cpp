@@ -8,6 +8,7 @@
 
 #include "compare.hpp"
 #include "digest.hpp"
+#include "dot.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"
@@ -85,5 +86,19 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
              at(result));
+  });
+
+  // dot and norm: a and b are contiguous; norm is the root of a with itself.
+  m.def("dot", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b, int64_t n,
+                  int threads, const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("dot", variant), false, at(a), at(b),
+             n, threads, isa, at(result));
+  });
+  m.def("norm", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
+                   const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), true, at(x), at(x),
+             n, threads, isa, at(result));
   });
 }

@@ -22,3 +22,11 @@ def ulp_distance(
 def sum(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
+
+# dot and norm
+def dot(
+    variant: str, dtype: int, a: int, b: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...
+def norm(
+    variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...

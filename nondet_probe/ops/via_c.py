@@ -10,7 +10,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["sum_all"]
+__all__ = ["dot", "norm", "sum_all"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -29,3 +29,36 @@ def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
+
+
+def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
+    """The sum of products of two contiguous CPU tensors of one dtype and size, as a 0-d tensor."""
+    result = torch.empty((), dtype=a.dtype, device="cpu")
+    workers = _workers(threads)
+    code, places = CODES[a.dtype], (a.data_ptr(), b.data_ptr())
+    try:
+        _C.dot(variant, code, *places, a.numel(), workers, "", result.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result
+
+
+def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
+    """The root of the sum of squares of a contiguous CPU tensor, as a 0-d tensor."""
+    result = torch.empty((), dtype=x.dtype, device="cpu")
+    workers = _workers(threads)
+    try:
+        _C.norm(
+            variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr()
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result
+
+
+def _workers(threads: int | None) -> int:
+    if threads is None:
+        return torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    return threads
