@@ -2,7 +2,6 @@
 #include "dot.hpp"
 
 #include <cmath>
-#include <memory>
 #include <stdexcept>
 #include <vector>
 
@@ -24,8 +23,6 @@ namespace {
 // What a worker takes at a time: whole numbers of chunks and blocks.
 constexpr int64_t kPiece = int64_t{1} << 18;
 static_assert(kPiece % kSumChunk == 0 && kPiece % kBinnedBlock == 0);
-// From here on a table of exponents is filled sooner than products are deposited one by one.
-constexpr int64_t kTableFrom = 2048;
 
 struct Job {
   Dtype dtype;
@@ -125,22 +122,14 @@ uint64_t dot_binned(const Job& job) {
 
 uint64_t dot_exact(const Job& job) {
   std::vector<ProductSum> sums(job.workers());
-  std::vector<std::unique_ptr<ProductTable>> tables(sums.size());
-  for (size_t worker = 0; worker < sums.size(); ++worker) {
-    if (job.dtype == Dtype::float64 && job.n >= kTableFrom)
-      tables[worker] = std::make_unique<ProductTable>();
-    clear(sums[worker].acc);
-    sums[worker].table = tables[worker].get();
-    sums[worker].exponent = 0;
-    sums[worker].level = 2;
+  for (ProductSum& sum : sums) {
+    clear(sum.acc);
+    sum.high = sum.low = {0, 2, 0, 0};
   }
   share_out(job.n, kPiece, job.workers(), [&](int worker, int64_t first, int64_t count) {
     job.kernels.exact(job.left(first), job.right(first), count, sums[worker]);
   });
-  for (ProductSum& sum : sums) {
-    if (sum.table != nullptr) flush(sum);
-    if (&sum != &sums[0]) merge(sums[0].acc, sum.acc);
-  }
+  for (size_t worker = 1; worker < sums.size(); ++worker) merge(sums[0].acc, sums[worker].acc);
   return rounded(job, sums[0].acc);
 }
 

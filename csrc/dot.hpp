@@ -16,37 +16,23 @@ enum class DotVariant { fixed_order, binned, exact };
 // Throws std::invalid_argument for any other name, in the name of `op`.
 DotVariant dot_variant(const std::string& op, const std::string& name);
 
-// Products of fp64 by the sum of their operands' biased exponents: 106 bits each, so that 2^21 of
-// them add up in 128.
-constexpr int kProductBins = 2 * 0x7fe + 1;
-constexpr int64_t kProductsBeforeFlush = int64_t{1} << 21;
-
-struct ProductTable {
-  __int128 bin[kProductBins];
-  int64_t products;  // since the last flush
+// How the blocks of one stream of addends are split: |addend| < 2^exponent in the last block that
+// had to look, and it took that many parts; or no number of parts did, and `idle` blocks are not
+// tried.
+struct Splits {
+  int exponent;
+  int parts;
+  int blocks;  // since parts was last 2
+  int idle;
 };
 
-// An exact sum of products on its way.
+// An exact sum of products on its way. Products of fp64 are two streams: the rounded products, and
+// what the rounding took.
 struct ProductSum {
   WideAcc acc;
-  ProductTable* table;  // for many products of fp64; else null
-  int exponent;         // of the splits: |product| < 2^exponent in the last block that had to look
-  int level;            // parts that the last block needed
+  Splits high;
+  Splits low;
 };
-
-// Moves what the table holds into the accumulator.
-static inline void flush(ProductSum& sum) {
-  for (int i = 0; i < kProductBins; ++i) {
-    const __int128 bin = sum.table->bin[i];
-    if (bin == 0) continue;
-    make_room(sum.acc, 1);
-    const unsigned __int128 magnitude = static_cast<unsigned __int128>(bin);
-    // Biased exponents count from 1 here: two subnormals lie in bin 0.
-    deposit_magnitude(sum.acc, bin < 0 ? -magnitude : magnitude, i - 2148, bin < 0);
-    sum.table->bin[i] = 0;
-  }
-  sum.table->products = 0;
-}
 
 // The lowest top bins of binned products, where no bit is lost: three bins below that of fp64 end at
 // 2^-2160 < 2^-2148, two below that of the narrower formats at 2^-400 < 2^-298.
