@@ -12,6 +12,7 @@
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"
+#include "var.hpp"
 
 namespace py = pybind11;
 
@@ -100,5 +101,14 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), true, at(x), at(x),
              n, threads, isa, at(result));
+  });
+
+  // var: x holds `rows` rows of n elements, contiguous; `var` and `mean` take one element a row.
+  m.def("var_mean", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                       int64_t correction, int threads, const std::string& isa, uintptr_t var,
+                       uintptr_t mean) {
+    const Released released(rows * n);
+    ndp::var_mean(static_cast<ndp::Dtype>(dtype), ndp::var_variant(variant), at(x), rows, n,
+                  correction, threads, isa, at(var), at(mean));
   });
 }

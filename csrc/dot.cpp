@@ -122,10 +122,7 @@ uint64_t dot_binned(const Job& job) {
 
 uint64_t dot_exact(const Job& job) {
   std::vector<ProductSum> sums(job.workers());
-  for (ProductSum& sum : sums) {
-    clear(sum.acc);
-    sum.high = sum.low = {0, 2, 0, 0};
-  }
+  for (ProductSum& sum : sums) clear(sum);
   share_out(job.n, kPiece, job.workers(), [&](int worker, int64_t first, int64_t count) {
     job.kernels.exact(job.left(first), job.right(first), count, sums[worker]);
   });

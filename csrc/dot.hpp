@@ -6,8 +6,8 @@
 
 #include "binned.hpp"
 #include "dtypes.hpp"
+#include "product_sum.hpp"
 #include "sum.hpp"
-#include "wideacc.hpp"
 
 namespace ndp {
 
@@ -15,24 +15,6 @@ enum class DotVariant { fixed_order, binned, exact };
 
 // Throws std::invalid_argument for any other name, in the name of `op`.
 DotVariant dot_variant(const std::string& op, const std::string& name);
-
-// How the blocks of one stream of addends are split: |addend| < 2^exponent in the last block that
-// had to look, and it took that many parts; or no number of parts did, and `idle` blocks are not
-// tried.
-struct Splits {
-  int exponent;
-  int parts;
-  int blocks;  // since parts was last 2
-  int idle;
-};
-
-// An exact sum of products on its way. Products of fp64 are two streams: the rounded products, and
-// what the rounding took.
-struct ProductSum {
-  WideAcc acc;
-  Splits high;
-  Splits low;
-};
 
 // The lowest top bins of binned products, where no bit is lost: three bins below that of fp64 end at
 // 2^-2160 < 2^-2148, two below that of the narrower formats at 2^-400 < 2^-298.

@@ -30,3 +30,18 @@ def dot(
 def norm(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
+
+# var
+def var_mean(
+    variant: str,
+    dtype: int,
+    x: int,
+    rows: int,
+    n: int,
+    correction: int,
+    threads: int,
+    isa: str,
+    var: int,
+    mean: int,
+    /,
+) -> None: ...

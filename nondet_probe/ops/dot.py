@@ -1,7 +1,7 @@
 """The dot product of two vectors, in three variants from a fixed order to correctly rounded.
 
     >>> import torch
-    >>> a, b = torch.tensor([1e8, 1.0, -1e8]), torch.tensor([1e8, 1e-8, 1e8])
+    >>> a, b = torch.tensor([1e8, 1e8, 1.0]), torch.tensor([1e8, -1e8, 1e-8])
     >>> dot(a, b)
     tensor(1.0000e-08)
     >>> dot(a, b, variant="fixed_order")
@@ -103,10 +103,11 @@ def dot(a: Tensor, b: Tensor, *, variant: str = "exact", threads: int | None = N
     NONDET_PROBE_ISA.
     """
     find("dot", variant)
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        names = f"{type(a).__name__} and {type(b).__name__}"
-        raise TypeError(f"dot takes two of torch.Tensor, got {names}")
-    return _dot(a, b, variant, threads)
+    for x in (a, b):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"dot takes two torch.Tensor, got {type(x).__name__}")
+    result: Tensor = _dot(a, b, variant, threads)
+    return result
 
 
 def dot_ref(a: Tensor, b: Tensor) -> Tensor:

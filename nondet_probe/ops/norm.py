@@ -98,7 +98,8 @@ def norm(x: Tensor, *, variant: str = "exact", threads: int | None = None) -> Te
     find("norm", variant)
     if not isinstance(x, Tensor):
         raise TypeError(f"norm takes a torch.Tensor, got {type(x).__name__}")
-    return _norm(x, variant, threads)
+    result: Tensor = _norm(x, variant, threads)
+    return result
 
 
 def norm_ref(x: Tensor) -> Tensor:

@@ -48,9 +48,7 @@ def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
     result = torch.empty((), dtype=x.dtype, device="cpu")
     workers = _workers(threads)
     try:
-        _C.norm(
-            variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr()
-        )
+        _C.norm(variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr())
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
