@@ -7,9 +7,11 @@
 #include <optional>
 
 #include "compare.hpp"
+#include "cumsum.hpp"
 #include "digest.hpp"
 #include "dot.hpp"
 #include "isa.hpp"
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"
 #include "var.hpp"
@@ -89,7 +91,7 @@ PYBIND11_MODULE(_C, m) {
              at(result));
   });
 
-  // dot and norm: a and b are contiguous; norm is the root of a with itself.
+  // dot and norm: a, b and x are contiguous.
   m.def("dot", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b, int64_t n,
                   int threads, const std::string& isa, uintptr_t result) {
     const Released released(n);
@@ -99,8 +101,8 @@ PYBIND11_MODULE(_C, m) {
   m.def("norm", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
                    const std::string& isa, uintptr_t result) {
     const Released released(n);
-    ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), true, at(x), at(x),
-             n, threads, isa, at(result));
+    ndp::norm(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), at(x), n, threads,
+              isa, at(result));
   });
 
   // var: x holds `rows` rows of n elements, contiguous; `var` and `mean` take one element a row.
@@ -110,5 +112,13 @@ PYBIND11_MODULE(_C, m) {
     const Released released(rows * n);
     ndp::var_mean(static_cast<ndp::Dtype>(dtype), ndp::var_variant(variant), at(x), rows, n,
                   correction, threads, isa, at(var), at(mean));
+  });
+
+  // cumsum: x and `sums` hold `rows` rows of n elements, contiguous, and do not overlap.
+  m.def("cumsum", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                     int threads, const std::string& isa, uintptr_t sums) {
+    const Released released(rows * n);
+    ndp::cumsum(static_cast<ndp::Dtype>(dtype), ndp::cumsum_variant(variant), at(x), rows, n,
+                threads, isa, at(sums));
   });
 }

@@ -45,3 +45,8 @@ def var_mean(
     mean: int,
     /,
 ) -> None: ...
+
+# cumsum
+def cumsum(
+    variant: str, dtype: int, x: int, rows: int, n: int, threads: int, isa: str, sums: int, /
+) -> None: ...

@@ -4,6 +4,7 @@ from nondet_probe.ops.dot import dot, dot_ref
 from nondet_probe.ops.norm import norm, norm_ref
 from nondet_probe.ops.registry import Guarantee, Variant, find, ops, variants
 from nondet_probe.ops.sum import sum, sum_ref
+from nondet_probe.ops.var import var, var_mean, var_mean_ref, var_ref
 
 __all__ = [
     "Guarantee",
@@ -16,5 +17,9 @@ __all__ = [
     "ops",
     "sum",
     "sum_ref",
+    "var",
+    "var_mean",
+    "var_mean_ref",
+    "var_ref",
     "variants",
 ]

@@ -10,7 +10,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["dot", "norm", "sum_all"]
+__all__ = ["dot", "norm", "sum_all", "var_mean"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -60,3 +60,21 @@ def _workers(threads: int | None) -> int:
     if threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
     return threads
+
+
+def var_mean(
+    x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
+) -> tuple[Tensor, Tensor]:
+    """Variances and means of the rows of a contiguous CPU tensor, both of this shape."""
+    var = torch.empty(shape, dtype=x.dtype, device="cpu")
+    mean = torch.empty(shape, dtype=x.dtype, device="cpu")
+    if rows == 0:
+        return var, mean
+    workers = _workers(threads)
+    code, n = CODES[x.dtype], x.numel() // rows
+    places = (var.data_ptr(), mean.data_ptr())
+    try:
+        _C.var_mean(variant, code, x.data_ptr(), rows, n, correction, workers, "", *places)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return var, mean
