@@ -10,7 +10,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["dot", "norm", "sum_all", "var_mean"]
+__all__ = ["cumsum", "dot", "norm", "sum_all", "var_mean"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -78,3 +78,16 @@ def var_mean(
     except ValueError as error:
         raise UsageError(str(error)) from None
     return var, mean
+
+
+def cumsum(x: Tensor, n: int, variant: str, threads: int | None) -> Tensor:
+    """Prefix sums of the rows, of n elements each, of a contiguous CPU tensor; of its shape."""
+    sums = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    if x.numel() == 0:
+        return sums
+    workers, rows = _workers(threads), x.numel() // n
+    try:
+        _C.cumsum(variant, CODES[x.dtype], x.data_ptr(), rows, n, workers, "", sums.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return sums
