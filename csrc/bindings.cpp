@@ -7,12 +7,16 @@
 #include <optional>
 
 #include "compare.hpp"
+#include "cumsum.hpp"
 #include "digest.hpp"
+#include "dot.hpp"
 #include "isa.hpp"
 #include "matmul.hpp"
+#include "norm.hpp"
 #include "parallel.hpp"
 #include "scatter.hpp"
 #include "sum.hpp"
+#include "var.hpp"
 #ifdef NDP_SANITIZED
 #include "planted.hpp"
 #endif
@@ -139,5 +143,36 @@ PYBIND11_MODULE(_C, m) {
                             uintptr_t wrapped) {
     const Released released(n);
     return ndp::check_indices(at<int64_t>(index), n, low, high, at<int64_t>(wrapped));
+  });
+
+  // dot and norm: a, b and x are contiguous.
+  m.def("dot", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b, int64_t n,
+                  int threads, const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("dot", variant), false, at(a), at(b),
+             n, threads, isa, at(result));
+  });
+  m.def("norm", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
+                   const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::norm(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), at(x), n, threads,
+              isa, at(result));
+  });
+
+  // var: x holds `rows` rows of n elements, contiguous; `var` and `mean` take one element a row.
+  m.def("var_mean", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                       int64_t correction, int threads, const std::string& isa, uintptr_t var,
+                       uintptr_t mean) {
+    const Released released(rows * n);
+    ndp::var_mean(static_cast<ndp::Dtype>(dtype), ndp::var_variant(variant), at(x), rows, n,
+                  correction, threads, isa, at(var), at(mean));
+  });
+
+  // cumsum: x and `sums` hold `rows` rows of n elements, contiguous, and do not overlap.
+  m.def("cumsum", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                     int threads, const std::string& isa, uintptr_t sums) {
+    const Released released(rows * n);
+    ndp::cumsum(static_cast<ndp::Dtype>(dtype), ndp::cumsum_variant(variant), at(x), rows, n,
+                threads, isa, at(sums));
   });
 }

@@ -71,3 +71,31 @@ def scatter(
     /,
 ) -> int: ...
 def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...
+
+# dot and norm
+def dot(
+    variant: str, dtype: int, a: int, b: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...
+def norm(
+    variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...
+
+# var
+def var_mean(
+    variant: str,
+    dtype: int,
+    x: int,
+    rows: int,
+    n: int,
+    correction: int,
+    threads: int,
+    isa: str,
+    var: int,
+    mean: int,
+    /,
+) -> None: ...
+
+# cumsum
+def cumsum(
+    variant: str, dtype: int, x: int, rows: int, n: int, threads: int, isa: str, sums: int, /
+) -> None: ...

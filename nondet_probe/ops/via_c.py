@@ -14,10 +14,14 @@ from nondet_probe.errors import UsageError
 
 __all__ = [
     "checked_indices",
+    "cumsum",
+    "dot",
     "matmul",
+    "norm",
     "scatter_rows",
     "sum_all",
     "sum_over",
+    "var_mean",
 ]
 
 
@@ -190,3 +194,65 @@ def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) ->
             f"size {size}"
         )
     return wrapped
+
+
+def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
+    """The sum of products of two contiguous CPU tensors of one dtype and size, as a 0-d tensor."""
+    result = torch.empty((), dtype=a.dtype, device="cpu")
+    workers = _workers(threads)
+    code, places = CODES[a.dtype], (a.data_ptr(), b.data_ptr())
+    try:
+        _C.dot(variant, code, *places, a.numel(), workers, "", result.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result
+
+
+def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
+    """The root of the sum of squares of a contiguous CPU tensor, as a 0-d tensor."""
+    result = torch.empty((), dtype=x.dtype, device="cpu")
+    workers = _workers(threads)
+    try:
+        _C.norm(variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result
+
+
+def _workers(threads: int | None) -> int:
+    if threads is None:
+        return torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    return threads
+
+
+def var_mean(
+    x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
+) -> tuple[Tensor, Tensor]:
+    """Variances and means of the rows of a contiguous CPU tensor, both of this shape."""
+    var = torch.empty(shape, dtype=x.dtype, device="cpu")
+    mean = torch.empty(shape, dtype=x.dtype, device="cpu")
+    if rows == 0:
+        return var, mean
+    workers = _workers(threads)
+    code, n = CODES[x.dtype], x.numel() // rows
+    places = (var.data_ptr(), mean.data_ptr())
+    try:
+        _C.var_mean(variant, code, x.data_ptr(), rows, n, correction, workers, "", *places)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return var, mean
+
+
+def cumsum(x: Tensor, n: int, variant: str, threads: int | None) -> Tensor:
+    """Prefix sums of the rows, of n elements each, of a contiguous CPU tensor; of its shape."""
+    sums = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    if x.numel() == 0:
+        return sums
+    workers, rows = _workers(threads), x.numel() // n
+    try:
+        _C.cumsum(variant, CODES[x.dtype], x.data_ptr(), rows, n, workers, "", sums.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return sums
