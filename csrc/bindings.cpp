@@ -4,12 +4,15 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <numeric>
 #include <optional>
+#include <vector>
 
 #include "compare.hpp"
 #include "digest.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
+#include "segment_sum.hpp"
 #include "sum.hpp"
 
 namespace py = pybind11;
@@ -85,5 +88,24 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
              at(result));
+  });
+
+  // segment_sum: data [rows, columns] and sizes, int64, contiguous: [segments] lengths, or offsets,
+  // one more.
+  m.def("segment_sum", [](const std::string& variant, int dtype, uintptr_t data, int64_t rows,
+                          int64_t columns, uintptr_t sizes, int64_t segments, bool are_offsets,
+                          int threads, const std::string& isa, uintptr_t result) {
+    const Released released(rows * columns + segments);
+    const int64_t* offsets = at<int64_t>(sizes);
+    std::vector<int64_t> sums;
+    if (!are_offsets) {
+      sums.resize(segments + 1);
+      std::partial_sum(offsets, offsets + segments, sums.begin() + 1);
+      offsets = sums.data();
+    }
+    ndp::segment_sum(
+        ndp::segment_variant(variant),
+        {static_cast<ndp::Dtype>(dtype), at(data), rows, columns, offsets, segments}, threads, isa,
+        at(result));
   });
 }

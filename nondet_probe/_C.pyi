@@ -22,3 +22,19 @@ def ulp_distance(
 def sum(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
+
+# segment_sum, embedding, bincount, histogram
+def segment_sum(
+    variant: str,
+    dtype: int,
+    data: int,
+    rows: int,
+    columns: int,
+    sizes: int,
+    segments: int,
+    are_offsets: bool,
+    threads: int,
+    isa: str,
+    result: int,
+    /,
+) -> None: ...

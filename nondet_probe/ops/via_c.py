@@ -3,6 +3,8 @@ imports it."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["sum_all"]
+__all__ = ["segment_sum", "sum_all"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -26,6 +28,39 @@ def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
     result = torch.empty((), dtype=x.dtype, device="cpu")
     try:
         _C.sum(variant, CODES[x.dtype], x.data_ptr(), x.numel(), threads, "", result.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result
+
+
+def segment_sum(
+    data: Tensor, sizes: Tensor, are_offsets: bool, variant: str, threads: int | None
+) -> Tensor:
+    """Sums over neighbouring rows of data as rows of a new tensor; all contiguous.
+
+    sizes: int64, offsets or lengths. UsageError as for `sum_all`, and when they do not fit data.
+    """
+    if threads is None:
+        threads = torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    rows, segments = data.shape[0], sizes.shape[0] - are_offsets
+    result = torch.empty((segments, *data.shape[1:]), dtype=data.dtype, device="cpu")
+    columns = math.prod(data.shape[1:])
+    try:
+        _C.segment_sum(
+            variant,
+            CODES[data.dtype],
+            data.data_ptr(),
+            rows,
+            columns,
+            sizes.data_ptr(),
+            segments,
+            are_offsets,
+            threads,
+            "",
+            result.data_ptr(),
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
