@@ -12,6 +12,7 @@
 #include "digest.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
+#include "scatter.hpp"
 #include "segment_sum.hpp"
 #include "sum.hpp"
 
@@ -88,6 +89,22 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
              at(result));
+  });
+
+  // scatter: out holds the initial values. Both give the position of the first bad index, or -1.
+  m.def("scatter", [](const std::string& variant, int dtype, uintptr_t out, uintptr_t index,
+                      uintptr_t source, int64_t n, int64_t columns, int64_t destinations,
+                      int threads, const std::string& isa) {
+    const Released released((n + destinations) * columns);
+    return ndp::scatter(ndp::scatter_variant(variant),
+                        {static_cast<ndp::Dtype>(dtype), at(out), at<int64_t>(index), at(source), n,
+                         columns, destinations},
+                        threads, isa);
+  });
+  m.def("check_indices", [](uintptr_t index, int64_t n, int64_t low, int64_t high,
+                            uintptr_t wrapped) {
+    const Released released(n);
+    return ndp::check_indices(at<int64_t>(index), n, low, high, at<int64_t>(wrapped));
   });
 
   // segment_sum: data [rows, columns] and sizes, int64, contiguous: [segments] lengths, or offsets,

@@ -23,6 +23,22 @@ def sum(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
 
+# scatter; -1 or the position of the first bad index
+def scatter(
+    variant: str,
+    dtype: int,
+    out: int,
+    index: int,
+    source: int,
+    n: int,
+    columns: int,
+    destinations: int,
+    threads: int,
+    isa: str,
+    /,
+) -> int: ...
+def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...
+
 # segment_sum, embedding, bincount, histogram
 def segment_sum(
     variant: str,

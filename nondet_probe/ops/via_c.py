@@ -12,7 +12,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["segment_sum", "sum_all"]
+__all__ = ["scatter_rows", "segment_sum", "sum_all"]
 
 
 def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
@@ -31,6 +31,44 @@ def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
+
+
+def scatter_rows(
+    out: Tensor, index: Tensor, source: Tensor, variant: str, threads: int | None
+) -> None:
+    """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
+
+    out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
+    contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
+    threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
+    1. IndexError names the first index outside of [0, destinations) and its position; out is then
+    of no more use.
+    """
+    if threads is None:
+        threads = torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    destinations, n = out.shape[0], index.numel()
+    columns = out.numel() // destinations if destinations else 0
+    try:
+        bad = _C.scatter(
+            variant,
+            CODES[out.dtype],
+            out.data_ptr(),
+            index.data_ptr(),
+            source.data_ptr(),
+            n,
+            columns,
+            destinations,
+            threads,
+            "",
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if bad >= 0:
+        raise IndexError(
+            f"index {index[bad].item()} at position {bad} is out of range for {destinations} rows"
+        )
 
 
 def segment_sum(
