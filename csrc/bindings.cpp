@@ -8,8 +8,11 @@
 #include <optional>
 #include <vector>
 
+#include "bincount.hpp"
 #include "compare.hpp"
 #include "digest.hpp"
+#include "embedding.hpp"
+#include "histogram.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "scatter.hpp"
@@ -124,5 +127,41 @@ PYBIND11_MODULE(_C, m) {
         ndp::segment_variant(variant),
         {static_cast<ndp::Dtype>(dtype), at(data), rows, columns, offsets, segments}, threads, isa,
         at(result));
+  });
+  // bincount, embedding: all contiguous; counts of indices that have been checked.
+  m.def("count", [](uintptr_t index, int64_t n, int64_t bins, int threads, uintptr_t counts) {
+    const Released released(n + bins);
+    ndp::count(at<int64_t>(index), n, bins, threads, at<int64_t>(counts));
+  });
+  m.def("divide_rows", [](int dtype, uintptr_t table, uintptr_t counts, int64_t rows,
+                          int64_t columns) {
+    const Released released(rows * columns);
+    ndp::divide_rows(static_cast<ndp::Dtype>(dtype), at(table), at<int64_t>(counts), rows, columns);
+  });
+
+  // histogram: edges are bins + 1; `index` takes one number an element, `bins` for those outside.
+  m.def("bin_edges", [](int dtype, double low, double high, int64_t bins, uintptr_t edges) {
+    ndp::bin_edges(static_cast<ndp::Dtype>(dtype), low, high, bins, at(edges));
+  });
+  m.def("find_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                        int64_t n, int threads, uintptr_t index) {
+    const Released released(n);
+    ndp::find_bins({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n, threads,
+                   at<int64_t>(index));
+  });
+  m.def("count_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                         int64_t n, int threads, uintptr_t counts) {
+    const Released released(n);
+    ndp::count_bins({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n, threads,
+                    at<int64_t>(counts));
+  });
+  m.def("normalise", [](int dtype, uintptr_t edges, int64_t bins, uintptr_t hist) {
+    ndp::normalise({static_cast<ndp::Dtype>(dtype), at(edges), bins, false}, at(hist));
+  });
+  m.def("bin_sums", [](int dtype, uintptr_t index, uintptr_t weights, int64_t n, int64_t bins,
+                       uintptr_t digits, uintptr_t specials) {
+    const Released released(n);
+    ndp::bin_sums(static_cast<ndp::Dtype>(dtype), at<int64_t>(index), at(weights), n, bins,
+                  at<int64_t>(digits), at<uint8_t>(specials));
   });
 }

@@ -54,3 +54,39 @@ def segment_sum(
     result: int,
     /,
 ) -> None: ...
+def count(index: int, n: int, bins: int, threads: int, counts: int, /) -> None: ...
+def divide_rows(dtype: int, table: int, counts: int, rows: int, columns: int, /) -> None: ...
+def bin_edges(dtype: int, low: float, high: float, bins: int, edges: int, /) -> None: ...
+def find_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    threads: int,
+    index: int,
+    /,
+) -> None: ...
+def count_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    threads: int,
+    counts: int,
+    /,
+) -> None: ...
+def normalise(dtype: int, edges: int, bins: int, hist: int, /) -> None: ...
+def bin_sums(
+    dtype: int,
+    index: int,
+    weights: int,
+    n: int,
+    bins: int,
+    digits: int,
+    specials: int,
+    /,
+) -> None: ...

@@ -1,13 +1,23 @@
 """Reductions whose order and rounding are known: each op has variants from one registry."""
 
+from nondet_probe.ops.bincount import bincount, bincount_ref
+from nondet_probe.ops.embedding import embedding, embedding_ref
+from nondet_probe.ops.histogram import Histogram, histogram, histogram_ref
 from nondet_probe.ops.registry import Guarantee, Variant, find, ops, variants
 from nondet_probe.ops.segment_sum import segment_sum, segment_sum_ref
 from nondet_probe.ops.sum import sum, sum_ref
 
 __all__ = [
     "Guarantee",
+    "Histogram",
     "Variant",
+    "bincount",
+    "bincount_ref",
+    "embedding",
+    "embedding_ref",
     "find",
+    "histogram",
+    "histogram_ref",
     "ops",
     "segment_sum",
     "segment_sum_ref",

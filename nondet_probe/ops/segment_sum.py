@@ -113,7 +113,8 @@ def segment_sum(
     find("segment_sum", variant)
     if not isinstance(data, Tensor):
         raise TypeError(f"segment_sum takes a torch.Tensor, got {type(data).__name__}")
-    return _segment_sum(data, lengths, offsets, variant, threads)  # type: ignore[no-any-return]
+    result: Tensor = _segment_sum(data, lengths, offsets, variant, threads)
+    return result
 
 
 def segment_sum_ref(
@@ -123,7 +124,7 @@ def segment_sum_ref(
     if lengths is None:
         assert offsets is not None
         lengths = offsets.diff()
-    segments = data.split(lengths.tolist())
+    segments = torch.split(data, lengths.tolist())
     columns = math.prod(data.shape[1:])
     sums = [
         tensor_of_bits(round_to_bits(exact_sum(column), data.dtype), data.dtype)
