@@ -47,4 +47,10 @@ NDP_HD static inline double add_to_odd(double high, double low) {
   return odd;
 }
 
+// high + low, rounded once, for a finite sum of two numbers.
+NDP_HD static inline uint64_t round_pair(double high, double low, const Format& format) {
+  if (low == 0.0) return round_double(high, format);
+  return round_double(format.precision == 53 ? high + low : add_to_odd(high, low), format);
+}
+
 }  // namespace ndp

@@ -1,72 +1,39 @@
-// Which way rows are added, on how many threads.
+// Which way rows are added, and on how many threads; `atomic` and `ordered`.
 #include "scatter.hpp"
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cmath>
+#include <memory>
 #include <stdexcept>
 #include <thread>
-#include <vector>
 
-#include "float_mode.hpp"
 #include "isa.hpp"
-#include "parallel.hpp"
+#include "levels.hpp"
+#include "scatter_parts.hpp"
 
 namespace ndp {
 
+#define NDP_DECLARE(level)                     \
+  namespace level {                            \
+  ScatterKernels scatter_kernels(Dtype dtype); \
+  }
+NDP_EACH_LEVEL(NDP_DECLARE)
+#undef NDP_DECLARE
+
 namespace {
 
-struct Bf16 { uint16_t bits; };
-struct F16 { uint16_t bits; };
-
-template <class T> struct Of;
-template <> struct Of<double> { using Acc = double; using Bits = uint64_t; static constexpr const Format& format = kFormat64; };
-template <> struct Of<float> { using Acc = float; using Bits = uint32_t; static constexpr const Format& format = kFormat32; };
-template <> struct Of<Bf16> { using Acc = float; using Bits = uint16_t; static constexpr const Format& format = kFormatBf16; };
-template <> struct Of<F16> { using Acc = float; using Bits = uint16_t; static constexpr const Format& format = kFormat16; };
-
-double value(double x) { return x; }
-double value(float x) { return x; }
-double value(Bf16 x) { return __builtin_bit_cast(float, static_cast<uint32_t>(x.bits) << 16); }
-double value(F16 x) {
-  const double sign = x.bits & 0x8000 ? -1.0 : 1.0;
-  const int exponent = x.bits >> 10 & 31;
-  const int fraction = x.bits & 1023;
-  if (exponent == 31) return fraction ? __builtin_nan("") : sign * __builtin_inf();
-  return sign * std::ldexp(exponent ? fraction + 1024 : fraction, (exponent ? exponent : 1) - 25);
+ScatterKernels kernels_of(Isa isa, Dtype dtype) {
+  switch (isa) {
+#define NDP_CASE(level) \
+  case Isa::level:      \
+    return level::scatter_kernels(dtype);
+    NDP_EACH_LEVEL(NDP_CASE)
+#undef NDP_CASE
+    default:
+      return portable::scatter_kernels(dtype);
+  }
 }
 
-template <class T>
-T rounded(double x) {
-  Superacc acc;
-  clear(acc);
-  make_room(acc, 1);
-  deposit(acc, x);
-  const auto bits = static_cast<typename Of<T>::Bits>(round_to(acc, Of<T>::format, std::signbit(x)));
-  return __builtin_bit_cast(T, bits);
-}
-
-template <class T>
-void one_nan(T* out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i)
-    if (const double x = value(out[i]); x != x) out[i] = rounded<T>(x);
-}
-
-template <class T>
-void ordered(const Scatter& job) {
-  const DefaultFloatMode mode;
-  using Acc = typename Of<T>::Acc;
-  T* out = static_cast<T*>(job.out);
-  const T* source = static_cast<const T*>(job.source);
-  const int64_t cells = job.destinations * job.columns;
-  std::vector<Acc> sums(cells);
-  for (int64_t i = 0; i < cells; ++i) sums[i] = static_cast<Acc>(value(out[i]));
-  for (int64_t i = 0; i < job.n; ++i)
-    for (int64_t c = 0; c < job.columns; ++c)
-      sums[job.index[i] * job.columns + c] += static_cast<Acc>(value(source[i * job.columns + c]));
-  for (int64_t i = 0; i < cells; ++i) out[i] = rounded<T>(sums[i]);
-}
+// ---- atomic
 
 template <class T>
 void add_atomically(T& cell, T x) {
@@ -75,117 +42,178 @@ void add_atomically(T& cell, T x) {
   } else {
     std::atomic_ref<uint16_t> shared(cell.bits);
     uint16_t seen = shared.load(std::memory_order_relaxed);
-    while (!shared.compare_exchange_weak(
-        seen, rounded<T>(static_cast<float>(value(T{seen})) + static_cast<float>(value(x))).bits,
-        std::memory_order_relaxed)) {
+    while (!shared.compare_exchange_weak(seen, rounded<T>(value(T{seen}) + value(x)).bits,
+                                         std::memory_order_relaxed)) {
     }
   }
 }
 
 template <class T>
-void atomic(const Scatter& job, int threads) {
-  T* out = static_cast<T*>(job.out);
-  const T* source = static_cast<const T*>(job.source);
-  const int64_t total = job.n * job.columns;
-  const int workers = static_cast<int>(std::clamp<int64_t>(total / 16384, 1, threads));
+void scatter_atomic(Scattering<T>& job) {
+  const int64_t n = job.job.n, columns = job.job.columns;
+  const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
   std::atomic<int> waiting{workers};
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
+    // Start together, for a moment at most: sum.cpp has the reasons.
     --waiting;
     const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
     while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
       std::this_thread::yield();
-    const int64_t end = job.n * (worker + 1) / workers;
-    for (int64_t i = job.n * worker / workers; i < end; ++i)
-      for (int64_t c = 0; c < job.columns; ++c)
-        add_atomically(out[job.index[i] * job.columns + c], source[i * job.columns + c]);
+    job.each_block(n * worker / workers, n * (worker + 1) / workers,
+                   [&](const int64_t* index, int64_t first, int64_t count) {
+                     for (int64_t i = 0; i < count; ++i) {
+                       T* row = job.out() + index[i] * columns;
+                       const T* x = job.source((first + i) * columns);
+                       for (int64_t c = 0; c < columns; ++c) add_atomically(row[c], x[c]);
+                     }
+                   });
   });
-  one_nan(out, job.destinations * job.columns);
+  make_nans_equal(job);
 }
 
-template <class T, class Body>
-void each_destination(const Scatter& job, const Body& body) {
-  std::vector<int64_t> start(job.destinations + 1), place(job.n);
-  for (int64_t i = 0; i < job.n; ++i) ++start[job.index[i] + 1];
-  for (int64_t d = 0; d < job.destinations; ++d) start[d + 1] += start[d];
-  std::vector<int64_t> next(start.begin(), start.end() - 1);
-  for (int64_t i = 0; i < job.n; ++i) place[next[job.index[i]]++] = i;
-  for (int64_t d = 0; d < job.destinations; ++d)
-    for (int64_t c = 0; c < job.columns; ++c) body(d, c, &place[start[d]], start[d + 1] - start[d]);
-}
+// ---- ordered
 
+// Cell by cell, in chunks whose length depends on the number of destinations alone. Each chunk is
+// added, in order, to a table of its own, the first to the initial values; the tables are added in
+// the order of the chunks.
 template <class T>
-void exact(const Scatter& job) {
-  const DefaultFloatMode mode;
-  T* out = static_cast<T*>(job.out);
-  const T* source = static_cast<const T*>(job.source);
-  Superacc acc;
-  each_destination<T>(job, [&](int64_t d, int64_t c, const int64_t* place, int64_t count) {
-    T& cell = out[d * job.columns + c];
-    clear(acc);
-    make_room(acc, count + 1);
-    deposit(acc, value(cell));
-    bool negative_zero = value(cell) == 0.0 && std::signbit(value(cell));
-    for (int64_t i = 0; i < count; ++i) {
-      const double x = value(source[place[i] * job.columns + c]);
-      deposit(acc, x);
-      negative_zero &= x == 0.0 && std::signbit(x);
-    }
-    const auto bits = static_cast<typename Of<T>::Bits>(round_to(acc, Of<T>::format, negative_zero));
-    cell = __builtin_bit_cast(T, bits);
-  });
-}
-
-template <class T>
-void fixed_point(const Scatter& job) {
-  const DefaultFloatMode mode;
-  T* out = static_cast<T*>(job.out);
-  const T* source = static_cast<const T*>(job.source);
-  double most = 0.0;
-  const auto look = [&](T x) {
-    const double magnitude = std::fabs(value(x));
-    if (magnitude < __builtin_inf() && magnitude > most) most = magnitude;
+void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
+  using Sum = typename Element<T>::Sum;
+  const int64_t n = job.job.n, destinations = job.job.destinations;
+  const int64_t length = ordered_chunk(destinations);
+  const int64_t chunks = std::max<int64_t>((n + length - 1) / length, 1);
+  const auto add_chunk = [&](int64_t chunk, Sum* table) {
+    job.each_block(chunk * length, std::min(n, (chunk + 1) * length),
+                   [&](const int64_t* index, int64_t first, int64_t count) {
+                     job.kernels.add(table, index, job.source(first), count);
+                   });
   };
-  for (int64_t i = 0; i < job.destinations * job.columns; ++i) look(out[i]);
-  for (int64_t i = 0; i < job.n * job.columns; ++i) look(source[i]);
-  int exponent = 0;
-  std::frexp(most, &exponent);
-  const int shift = 62 - (64 - __builtin_clzll(job.n + 1)) - exponent;
-  Superacc acc;
-  each_destination<T>(job, [&](int64_t d, int64_t c, const int64_t* place, int64_t count) {
-    T& cell = out[d * job.columns + c];
-    clear(acc);
-    int64_t total = 0;
-    bool negative_zero = true;
-    const auto add = [&](double x) {
-      negative_zero &= x == 0.0 && std::signbit(x);
-      if (std::isfinite(x))
-        total += std::llrint(std::ldexp(x, shift));
-      else
-        deposit(acc, x);
-    };
-    add(value(cell));
-    for (int64_t i = 0; i < count; ++i) add(value(source[place[i] * job.columns + c]));
-    make_room(acc, 1);
-    const auto magnitude = static_cast<unsigned __int128>(total < 0 ? -total : total);
-    if (total != 0) deposit_magnitude(acc, magnitude, -shift, total < 0);
-    const auto bits = static_cast<typename Of<T>::Bits>(round_to(acc, Of<T>::format, negative_zero));
-    cell = __builtin_bit_cast(T, bits);
+  const int workers = workers_for(n / kWorkerElements, job.threads);
+
+  if (workers == 1) {
+    add_chunk(0, sums);
+    std::vector<Sum> table(chunks > 1 ? destinations : 0);
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      std::fill(table.begin(), table.end(), -Sum{0});
+      add_chunk(chunk, table.data());
+      for (int64_t d = 0; d < destinations; ++d) sums[d] += table[d];
+    }
+    round_all(sums, job.out(), destinations);
+    return;
+  }
+
+  if (chunks >= workers) {
+    const std::unique_ptr<Sum[]> tables(new Sum[(chunks - 1) * destinations]);
+    each_task(chunks, workers, [&](int, int64_t chunk) {
+      Sum* table = sums;
+      if (chunk > 0) {
+        table = &tables[(chunk - 1) * destinations];
+        std::fill(table, table + destinations, -Sum{0});
+      }
+      add_chunk(chunk, table);
+    });
+    constexpr int64_t kPiece = 4096;
+    const int64_t pieces = (destinations + kPiece - 1) / kPiece;
+    const int mergers = workers_for(chunks * pieces / 4, workers);
+    each_task(pieces, mergers, [&](int, int64_t piece) {
+      const int64_t first = piece * kPiece, count = std::min(kPiece, destinations - first);
+      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+        const Sum* table = &tables[(chunk - 1) * destinations + first];
+        for (int64_t i = 0; i < count; ++i) sums[first + i] += table[i];
+      }
+      round_all(sums + first, job.out() + first, count);
+    });
+    return;
+  }
+
+  // Few chunks, many destinations: each worker has a range of these, and reads all indices.
+  const int64_t lines = (destinations + 63) / 64;
+  each_task(workers, workers, [&](int, int64_t part) {
+    const int64_t low = std::min(destinations, lines * part / workers * 64);
+    const int64_t high = std::min(destinations, lines * (part + 1) / workers * 64);
+    std::vector<Sum> table(chunks > 1 ? high - low : 0);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      Sum* to = chunk == 0 ? sums + low : table.data();
+      if (chunk > 0) std::fill(table.begin(), table.end(), -Sum{0});
+      job.each_block(chunk * length, std::min(n, (chunk + 1) * length),
+                     [&](const int64_t* index, int64_t first, int64_t count) {
+                       job.kernels.add_between(to, index, job.source(first), count, low, high);
+                     });
+      if (chunk > 0)
+        for (int64_t d = low; d < high; ++d) sums[d] += table[d - low];
+    }
+    round_all(sums + low, job.out() + low, high - low);
   });
 }
 
+// Whole rows, in order: each worker has columns of its own, or destinations where the rows are short.
 template <class T>
-void run(ScatterVariant variant, const Scatter& job, int threads) {
+void add_rows(Scattering<T>& job) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t columns = job.job.columns, destinations = job.job.destinations;
+  const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
+  const int64_t lines = (columns + kLine - 1) / kLine;
+  const bool by_columns = lines >= 2 * workers;
+  each_task(workers, workers, [&](int, int64_t part) {
+    Patch patch{0, destinations, columns, 0, columns};
+    if (by_columns) {
+      patch.first = lines * part / workers * kLine;
+      patch.end = std::min(columns, lines * (part + 1) / workers * kLine);
+    } else {
+      patch.low = destinations * part / workers;
+      patch.high = destinations * (part + 1) / workers;
+    }
+    job.each_block(0, job.job.n, [&](const int64_t* index, int64_t first, int64_t count) {
+      job.kernels.add_patch(job.out(), index, job.source(first * columns), count, patch);
+    });
+  });
+  make_nans_equal(job);
+}
+
+template <class T>
+void scatter_ordered(Scattering<T>& job) {
+  using Sum = typename Element<T>::Sum;
+  constexpr bool kInPlace = sizeof(T) == sizeof(Sum);
+  if constexpr (kInPlace) {
+    if (job.job.columns == 1) return add_chunks(job, job.out());
+    return add_rows(job);
+  } else {
+    if (job.job.columns == 1) {
+      std::vector<Sum> sums(job.cells());
+      job.kernels.widen(job.out(), job.cells(), sums.data());
+      return add_chunks(job, sums.data());
+    }
+    each_group(job, [&](T* cells, const RowGroup& group) {
+      Sum sums[kRowWidth];
+      job.kernels.widen(cells, group.width, sums);
+      job.kernels.add_group(sums, group);
+      round_all(sums, cells, group.width);
+    });
+    make_nans_equal(job);
+  }
+}
+
+template <class T>
+int64_t run(ScatterVariant variant, const Scatter& given, const ScatterKernels& kernels,
+            int threads) {
+  const DefaultFloatMode mode;
+  Scattering<T> job(given, kernels, threads);
   switch (variant) {
     case ScatterVariant::atomic:
-      return atomic<T>(job, threads);
+      scatter_atomic(job);
+      break;
     case ScatterVariant::ordered:
-      return ordered<T>(job);
+      scatter_ordered(job);
+      break;
     case ScatterVariant::fixed_point:
-      return fixed_point<T>(job);
-    default:
-      return exact<T>(job);
+      scatter_fixed_point(job);
+      break;
+    case ScatterVariant::exact:
+      scatter_exact(job);
+      break;
   }
+  return job.bad();
 }
 
 }  // namespace
@@ -199,26 +227,19 @@ ScatterVariant scatter_variant(const std::string& name) {
 }
 
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
-  choose_isa(isa);
-  if (const int64_t bad = check_indices(job.index, job.n, 0, job.destinations, nullptr); bad >= 0)
-    return bad;
+  const ScatterKernels kernels = kernels_of(choose_isa(isa), job.dtype);
   switch (job.dtype) {
     case Dtype::float64:
-      run<double>(variant, job, threads);
-      break;
+      return run<double>(variant, job, kernels, threads);
     case Dtype::float32:
-      run<float>(variant, job, threads);
-      break;
+      return run<float>(variant, job, kernels, threads);
     case Dtype::bfloat16:
-      run<Bf16>(variant, job, threads);
-      break;
+      return run<Bf16>(variant, job, kernels, threads);
     case Dtype::float16:
-      run<F16>(variant, job, threads);
-      break;
+      return run<F16>(variant, job, kernels, threads);
     default:
       throw std::invalid_argument("scatter takes float64, float32, bfloat16 and float16");
   }
-  return -1;
 }
 
 int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high,

@@ -174,20 +174,6 @@ uint64_t sum_binned(const Job& job) {
   return rounded(job, acc);
 }
 
-// Emulators that do not keep the inexact flag (valgrind is one) must not be trusted with it.
-bool inexact_is_kept() {
-  static const bool kept = [] {
-    const DefaultFloatMode mode;
-    volatile double one = 1.0, tiny = 0x1p-60, sum;
-    clear_inexact();
-    sum = one + one;
-    const bool quiet = !inexact_after(const_cast<double*>(&sum));
-    sum = one + tiny;
-    return quiet && inexact_after(const_cast<double*>(&sum));
-  }();
-  return kept;
-}
-
 uint64_t sum_exact(const Job& job) {
   const int workers = job.workers(job.n / job.piece());
   const int base_level = job.dtype != Dtype::float64 && inexact_is_kept() ? 0 : 1;

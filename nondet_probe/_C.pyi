@@ -35,6 +35,7 @@ def scatter(
     destinations: int,
     threads: int,
     isa: str,
+    wrap: bool,
     /,
 ) -> int: ...
 def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...

@@ -53,7 +53,12 @@ def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
 
 
 def scatter_rows(
-    out: Tensor, index: Tensor, source: Tensor, variant: str, threads: int | None
+    out: Tensor,
+    index: Tensor,
+    source: Tensor,
+    variant: str,
+    threads: int | None,
+    wrap: bool = False,
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
@@ -81,6 +86,7 @@ def scatter_rows(
             destinations,
             threads,
             "",
+            wrap,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
