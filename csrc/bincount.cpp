@@ -1,8 +1,11 @@
 #include "bincount.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
+#include "float_mode.hpp"
+#include "narrow.hpp"
 #include "parallel.hpp"
 
 namespace ndp {
@@ -27,6 +30,20 @@ void count(const int64_t* index, int64_t n, int64_t bins, int threads, int64_t* 
   });
   for (int worker = 1; worker < workers; ++worker)
     for (int64_t bin = 0; bin < bins; ++bin) counts[bin] += tables[(worker - 1) * bins + bin];
+}
+
+void widen(Dtype dtype, const void* x, int64_t n, double* wide) {
+  const DefaultFloatMode mode;
+  if (dtype == Dtype::int64) {
+    const int64_t* number = static_cast<const int64_t*>(x);
+    for (int64_t i = 0; i < n; ++i) wide[i] = static_cast<double>(number[i]);
+  } else if (dtype == Dtype::bfloat16 || dtype == Dtype::float16) {
+    const Format& format = dtype == Dtype::bfloat16 ? kFormatBf16 : kFormat16;
+    const uint16_t* bits = static_cast<const uint16_t*>(x);
+    for (int64_t i = 0; i < n; ++i) wide[i] = widened(bits[i], format);
+  } else {
+    throw std::invalid_argument("widen takes bfloat16, float16 and int64");
+  }
 }
 
 }  // namespace ndp

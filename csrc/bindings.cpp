@@ -133,6 +133,10 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n + bins);
     ndp::count(at<int64_t>(index), n, bins, threads, at<int64_t>(counts));
   });
+  m.def("widen", [](int dtype, uintptr_t x, int64_t n, uintptr_t wide) {
+    const Released released(n);
+    ndp::widen(static_cast<ndp::Dtype>(dtype), at(x), n, at<double>(wide));
+  });
   m.def("divide_rows", [](int dtype, uintptr_t table, uintptr_t counts, int64_t rows,
                           int64_t columns) {
     const Released released(rows * columns);
@@ -140,8 +144,16 @@ PYBIND11_MODULE(_C, m) {
   });
 
   // histogram: edges are bins + 1; `index` takes one number an element, `bins` for those outside.
+  m.def("range_of", [](int dtype, uintptr_t x, int64_t n) {
+    const Released released(n);
+    const ndp::Range range = ndp::range_of(static_cast<ndp::Dtype>(dtype), at(x), n);
+    return std::pair(range.low, range.high);
+  });
   m.def("bin_edges", [](int dtype, double low, double high, int64_t bins, uintptr_t edges) {
-    ndp::bin_edges(static_cast<ndp::Dtype>(dtype), low, high, bins, at(edges));
+    ndp::bin_edges(static_cast<ndp::Dtype>(dtype), {low, high}, bins, at(edges));
+  });
+  m.def("falling_edge", [](int dtype, uintptr_t edges, int64_t n) {
+    return ndp::falling_edge(static_cast<ndp::Dtype>(dtype), at(edges), n);
   });
   m.def("find_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
                         int64_t n, int threads, uintptr_t index) {
@@ -150,10 +162,10 @@ PYBIND11_MODULE(_C, m) {
                    at<int64_t>(index));
   });
   m.def("count_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
-                         int64_t n, int threads, uintptr_t counts) {
+                         int64_t n, int threads, uintptr_t counts, uintptr_t hist) {
     const Released released(n);
     ndp::count_bins({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n, threads,
-                    at<int64_t>(counts));
+                    at<int64_t>(counts), at(hist));
   });
   m.def("normalise", [](int dtype, uintptr_t edges, int64_t bins, uintptr_t hist) {
     ndp::normalise({static_cast<ndp::Dtype>(dtype), at(edges), bins, false}, at(hist));

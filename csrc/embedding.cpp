@@ -9,19 +9,6 @@ namespace ndp {
 
 namespace {
 
-double widened(uint16_t bits, const Format& format) {
-  const int fraction_bits = format.precision - 1;
-  const uint64_t magnitude = bits & (format.sign - 1);
-  const double sign = bits & format.sign ? -1.0 : 1.0;
-  if (magnitude >= format.infinity)
-    return magnitude == format.infinity ? sign * __builtin_inf() : __builtin_nan("");
-  const uint64_t biased = magnitude >> fraction_bits;
-  const uint64_t fraction = magnitude & ((uint64_t{1} << fraction_bits) - 1);
-  const uint64_t significand = biased == 0 ? fraction : fraction | uint64_t{1} << fraction_bits;
-  const int exponent = format.lowest_exponent + static_cast<int>(biased == 0 ? 0 : biased - 1);
-  return sign * __builtin_ldexp(static_cast<double>(significand), exponent);
-}
-
 double widened(float x, const Format&) { return x; }
 double widened(double x, const Format&) { return x; }
 

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "float_mode.hpp"
@@ -80,12 +82,48 @@ int workers_for(int64_t n, int threads) {
 
 }  // namespace
 
-void bin_edges(Dtype dtype, double low, double high, int64_t bins, void* edges) {
+Range range_of(Dtype dtype, const void* x, int64_t n) {
+  Range range{0.0, 1.0};
+  if (n == 0) return range;
+  with_type(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    using Bits = std::conditional_t<sizeof(T) == 8, int64_t, int32_t>;
+    const DefaultFloatMode mode;
+    // Bit patterns in the order of the numbers; NaNs lie beyond the infinities.
+    const auto key = [](Bits bits) {
+      return bits ^ (bits >> (8 * sizeof(Bits) - 1) & std::numeric_limits<Bits>::max());
+    };
+    const T* element = static_cast<const T*>(x);
+    Bits least = std::numeric_limits<Bits>::max(), most = std::numeric_limits<Bits>::min();
+    for (int64_t i = 0; i < n; ++i) {
+      const Bits found = key(__builtin_bit_cast(Bits, element[i]));
+      least = std::min(least, found);
+      most = std::max(most, found);
+    }
+    const T low = __builtin_bit_cast(T, key(least)), high = __builtin_bit_cast(T, key(most));
+    range = {low + 0.0, high + 0.0};  // -0.0 becomes 0.0
+    if (low != low || high != high) range = {__builtin_nan(""), __builtin_nan("")};
+  });
+  return range;
+}
+
+void bin_edges(Dtype dtype, Range range, int64_t bins, void* edges) {
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const DefaultFloatMode mode;
     T* edge = static_cast<T*>(edges);
-    const T first = static_cast<T>(low), last = static_cast<T>(high);
+    T first = static_cast<T>(range.low), last = static_cast<T>(range.high);
+    const auto told = [&] {
+      return std::to_string(range.low) + " to " + std::to_string(range.high);
+    };
+    if (!std::isfinite(first) || !std::isfinite(last))
+      throw std::invalid_argument("the range of the bins is not finite: " + told());
+    if (first > last)
+      throw std::invalid_argument("the range of the bins ends before it begins: " + told());
+    if (first == last) {
+      first -= T{0.5};
+      last += T{0.5};
+    }
     const T count = static_cast<T>(bins);
     const T width = last - first;
     const T step = std::isfinite(width) ? width / count : last / count - first / count;
@@ -96,6 +134,17 @@ void bin_edges(Dtype dtype, double low, double high, int64_t bins, void* edges) 
     // Where bins are as narrow as the numbers lie, rounding could let the halves overlap.
     for (int64_t i = 1; i <= bins; ++i) edge[i] = std::max(edge[i], edge[i - 1]);
   });
+}
+
+int64_t falling_edge(Dtype dtype, const void* edges, int64_t n) {
+  int64_t found = -1;
+  with_type(dtype, [&](auto zero) {
+    const DefaultFloatMode mode;
+    const auto* edge = static_cast<const decltype(zero)*>(edges);
+    for (int64_t i = 1; i < n && found < 0; ++i)
+      if (!(edge[i - 1] <= edge[i])) found = i;
+  });
+  return found;
 }
 
 void find_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* index) {
@@ -109,7 +158,8 @@ void find_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t*
   });
 }
 
-void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* counts) {
+void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* counts,
+                void* hist) {
   with_type(bins.dtype, [&](auto zero) {
     using T = decltype(zero);
     const T* element = static_cast<const T*>(x);
@@ -127,6 +177,9 @@ void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t
     std::copy_n(tables.begin(), bins.bins, counts);
     for (int worker = 1; worker < workers; ++worker)
       for (int64_t bin = 0; bin < bins.bins; ++bin) counts[bin] += tables[worker * size + bin];
+    const DefaultFloatMode mode;
+    for (int64_t bin = 0; bin < bins.bins; ++bin)
+      static_cast<T*>(hist)[bin] = static_cast<T>(counts[bin]);
   });
 }
 

@@ -10,8 +10,20 @@ namespace ndp {
 
 // All of them take float64 and float32, and throw std::invalid_argument for another dtype.
 
-// The bins + 1 edges of bins of equal width from low to high, two numbers of the dtype.
-void bin_edges(Dtype dtype, double low, double high, int64_t bins, void* edges);
+// Where bins of equal width begin and end; rounded to the dtype.
+struct Range {
+  double low, high;
+};
+
+// The least and the largest of n elements, 0 and 1 for n = 0; never -0.0. NaN where there is one.
+Range range_of(Dtype dtype, const void* x, int64_t n);
+
+// The bins + 1 edges of bins of equal width. Where low equals high, both move away by 0.5. Throws
+// std::invalid_argument for a range that is not finite or falls.
+void bin_edges(Dtype dtype, Range range, int64_t bins, void* edges);
+
+// The first of n edges that is not at least as large as the one before it; -1 where there is none.
+int64_t falling_edge(Dtype dtype, const void* edges, int64_t n);
 
 struct Bins {
   Dtype dtype;
@@ -24,8 +36,9 @@ struct Bins {
 // `bins` for elements in none of them, NaN among these.
 void find_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* index);
 
-// How many elements every bin has.
-void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* counts);
+// How many elements every bin has, and the same rounded to the dtype.
+void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t* counts,
+                void* hist);
 
 // hist[b] / total / width, in fp64 and then rounded to the dtype; total is that of hist, added from
 // left to right.

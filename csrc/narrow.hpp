@@ -1,4 +1,4 @@
-// fp64 numbers on their way to narrower formats. Needs the default rounding mode.
+// fp64 numbers on their way to narrower formats, and back. Needs the default rounding mode.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,20 @@
 #include "superacc.hpp"
 
 namespace ndp {
+
+// An element of a format of 16 bits, exactly.
+NDP_HD static inline double widened(uint16_t bits, const Format& format) {
+  const int fraction_bits = format.precision - 1;
+  const uint64_t magnitude = bits & (format.sign - 1);
+  const double sign = bits & format.sign ? -1.0 : 1.0;
+  if (magnitude >= format.infinity)
+    return magnitude == format.infinity ? sign * __builtin_inf() : __builtin_nan("");
+  const uint64_t biased = magnitude >> fraction_bits;
+  const uint64_t fraction = magnitude & ((uint64_t{1} << fraction_bits) - 1);
+  const uint64_t significand = biased == 0 ? fraction : fraction | uint64_t{1} << fraction_bits;
+  const int exponent = format.lowest_exponent + static_cast<int>(biased == 0 ? 0 : biased - 1);
+  return sign * __builtin_ldexp(static_cast<double>(significand), exponent);
+}
 
 // x rounded to nearest even to a format of at most 53 bits; bit patterns as those of round_to.
 NDP_HD static inline uint64_t round_double(double x, const Format& format) {

@@ -28,6 +28,8 @@ __all__ = ["bincount", "bincount_ref"]
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+# To float64 as the process's rounding mode and flush-to-zero setting have it, where torch does it.
+_ROUNDED_BY_TORCH = (torch.bfloat16, torch.float16, torch.int64)
 _DTYPES = (*_FLOATS, *_INTEGERS, torch.bool)
 
 register(
@@ -65,7 +67,9 @@ register(
         guarantee=Guarantee.ORDER_INVARIANT,
         cross_device=False,
         batch_invariant=False,
-        error_bound="as index_add's fixed_point, max|w| being that of all weights",
+        error_bound=(
+            "n (N + 1) max|w| 2^-61, N weights in all, of which n in the bin, then one rounding"
+        ),
         extra_memory="as index_add's fixed_point",
         worst_case="a bin whose weights are small beside the largest weight of all",
         dtypes=_DTYPES,
@@ -175,7 +179,10 @@ def _on_cpu(
         return via_c.count(numbers, bins, threads)
     check_memory(weights)
     result = torch.zeros(bins, dtype=dtype)
-    via_c.scatter_rows(result, numbers, weights.to(dtype).contiguous(), variant, threads)
+    weights = weights.contiguous()
+    if weights.dtype in _ROUNDED_BY_TORCH:
+        weights = via_c.widen(weights)
+    via_c.scatter_rows(result, numbers, weights.to(dtype), variant, threads)
     return result
 
 

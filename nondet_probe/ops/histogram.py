@@ -72,8 +72,8 @@ register(
         cross_device=False,
         batch_invariant=False,
         error_bound=(
-            "as index_add's fixed_point, max|w| being that of all weights, those outside of the "
-            "bins too" + _COUNTS
+            "n (N + 1) max|w| 2^-61, N weights in all, those outside of the bins too, of which n "
+            "in the bin, then one rounding" + _COUNTS
         ),
         extra_memory="with weight 8 bytes an element, and as index_add's fixed_point",
         worst_case="a bin whose weights are small beside the largest weight of all",
@@ -167,19 +167,8 @@ def _edges_on_cpu(input: Tensor, bins: int, low: float | None, high: float | Non
     _check_edges(input, bins, low, high)
     check_memory(input)
     if low is None or high is None:
-        low, high = 0.0, 1.0
-        if input.numel() > 0:
-            least, largest = torch.aminmax(input)
-            low, high = least.item(), largest.item()
-    else:
-        low, high = torch.tensor([low, high], dtype=input.dtype).tolist()
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise UsageError(f"the range of the bins is not finite: {low} to {high}; pass range=")
-    if low > high:
-        raise UsageError(f"the range of the bins ends before it begins: {low} to {high}")
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    return via_c.bin_edges(low + 0.0, high + 0.0, bins, input.dtype)  # no -0.0
+        low, high = via_c.range_of(input.contiguous())
+    return via_c.bin_edges(low, high, bins, input.dtype)
 
 
 def _edges_without_data(input: Tensor, bins: int, low: float | None, high: float | None) -> Tensor:
@@ -230,18 +219,17 @@ def _on_cpu(
         if given is not None:
             check_memory(given)
     x, edges = input.contiguous(), edges.contiguous()
-    if not uniform and not bool((edges[:-1] <= edges[1:]).all()):
-        at = int((~(edges[:-1] <= edges[1:])).to(torch.uint8).argmax())
+    at = -1 if uniform else via_c.falling_edge(edges)
+    if at >= 0:
         raise UsageError(
-            f"edges of bins must not fall: edge {at + 1} is {edges[at + 1].item()}, the one before "
-            f"it {edges[at].item()}"
+            f"edges of bins must not fall: edge {at} is {edges[at].item()}, the one before it "
+            f"{edges[at - 1].item()}"
         )
     bins = edges.shape[0] - 1
     if weight is None:
-        counts = via_c.count_bins(x, edges, uniform, threads)
+        counts, hist = via_c.count_bins(x, edges, uniform, threads)
         if density and variant == "exact":
             return _densities([Fraction(count) for count in counts.tolist()], edges)
-        hist = counts.to(x.dtype)
     else:
         index = via_c.find_bins(x, edges, uniform, threads)
         weight = weight.contiguous()
@@ -315,19 +303,14 @@ def _densities(sums: Sequence[Fraction | float], edges: Tensor) -> Tensor:
 
 def _add(values: Sequence[Fraction | float]) -> Fraction | float:
     specials = {value for value in values if isinstance(value, float)}
-    if not specials:
-        return sum((value for value in values if isinstance(value, Fraction)), Fraction(0))
-    return math.fsum(specials) if len(specials) == 1 else math.nan
+    if specials:
+        return specials.pop() if len(specials) == 1 else math.nan
+    return sum((value for value in values if isinstance(value, Fraction)), Fraction(0))
 
 
 def _widths(edges: Tensor) -> list[Fraction | float]:
-    values = edges.tolist()
-    return [
-        Fraction(upper) - Fraction(lower)
-        if math.isfinite(upper) and math.isfinite(lower)
-        else upper - lower
-        for lower, upper in itertools.pairwise(values)
-    ]
+    limits = [exact_sum(edge) or Fraction(0) for edge in edges]  # no -0.0
+    return [upper - lower for lower, upper in itertools.pairwise(limits)]
 
 
 def _divide(value: Fraction | float, by: Fraction | float) -> Fraction | float:

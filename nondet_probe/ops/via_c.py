@@ -20,12 +20,15 @@ __all__ = [
     "count",
     "count_bins",
     "divide_rows",
+    "falling_edge",
     "find_bins",
     "first_bad_index",
     "normalise",
+    "range_of",
     "scatter_rows",
     "segment_sum",
     "sum_all",
+    "widen",
 ]
 
 EXACT_DIGITS = 70
@@ -137,6 +140,13 @@ def count(index: Tensor, bins: int, threads: int | None) -> Tensor:
     return counts
 
 
+def widen(x: Tensor) -> Tensor:
+    """A contiguous tensor of bfloat16, float16 or int64 as float64, whatever the process's mode."""
+    wide = torch.empty(x.shape, dtype=torch.float64, device="cpu")
+    _C.widen(CODES[x.dtype], x.data_ptr(), x.numel(), wide.data_ptr())
+    return wide
+
+
 def divide_rows(table: Tensor, counts: Tensor) -> None:
     """table[i] /= counts[i] in place where counts[i] > 1, each element rounded once."""
     rows = table.shape[0]
@@ -144,11 +154,24 @@ def divide_rows(table: Tensor, counts: Tensor) -> None:
     _C.divide_rows(CODES[table.dtype], table.data_ptr(), counts.data_ptr(), rows, columns)
 
 
+def range_of(x: Tensor) -> tuple[float, float]:
+    """The least and the largest element of a contiguous tensor, 0 and 1 where there is none."""
+    return _C.range_of(CODES[x.dtype], x.data_ptr(), x.numel())
+
+
 def bin_edges(low: float, high: float, bins: int, dtype: torch.dtype) -> Tensor:
-    """bins + 1 edges of bins of equal width."""
+    """bins + 1 edges of bins of equal width. UsageError for a range that is none."""
     edges = torch.empty(bins + 1, dtype=dtype, device="cpu")
-    _C.bin_edges(CODES[dtype], low, high, bins, edges.data_ptr())
+    try:
+        _C.bin_edges(CODES[dtype], low, high, bins, edges.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return edges
+
+
+def falling_edge(edges: Tensor) -> int:
+    """The first place at which these contiguous edges fall or are NaN; -1 for none."""
+    return _C.falling_edge(CODES[edges.dtype], edges.data_ptr(), edges.numel())
 
 
 def find_bins(x: Tensor, edges: Tensor, uniform: bool, threads: int | None) -> Tensor:
@@ -171,10 +194,13 @@ def find_bins(x: Tensor, edges: Tensor, uniform: bool, threads: int | None) -> T
     return index
 
 
-def count_bins(x: Tensor, edges: Tensor, uniform: bool, threads: int | None) -> Tensor:
-    """How many elements each bin has, int64; as `find_bins`."""
+def count_bins(
+    x: Tensor, edges: Tensor, uniform: bool, threads: int | None
+) -> tuple[Tensor, Tensor]:
+    """How many elements each bin has, as int64 and rounded to x's dtype; as `find_bins`."""
     bins = edges.shape[0] - 1
     counts = torch.empty(bins, dtype=torch.int64, device="cpu")
+    hist = torch.empty(bins, dtype=x.dtype, device="cpu")
     _C.count_bins(
         CODES[x.dtype],
         edges.data_ptr(),
@@ -184,8 +210,9 @@ def count_bins(x: Tensor, edges: Tensor, uniform: bool, threads: int | None) -> 
         x.numel(),
         _at_most(threads),
         counts.data_ptr(),
+        hist.data_ptr(),
     )
-    return counts
+    return counts, hist
 
 
 def normalise(hist: Tensor, edges: Tensor) -> None:

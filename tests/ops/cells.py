@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 
+import numpy as np
 import torch
 from generators import bits_of
 from torch import Tensor
 
 from nondet_probe.ops.rational import FORMATS, exact_sum, round_to_bits
 
-__all__ = ["changed_modes", "check_operator", "distinct", "rounding_errors", "within"]
+__all__ = [
+    "changed_modes",
+    "check_operator",
+    "distinct",
+    "indices",
+    "rounding_errors",
+    "scatter_bound",
+    "within",
+]
 
 
 def rounding_errors(depth: int, addends: Tensor) -> Fraction:
@@ -87,3 +96,30 @@ def check_operator(op: str, arguments: tuple[object, ...]) -> None:
         # torch 2.14's own checker reads .grad of tensors that are no leaves, and warns of itself.
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
         torch.library.opcheck(getattr(torch.ops.nondet_probe, op).default, arguments)
+
+
+def indices(n: int, bins: int) -> dict[str, Tensor]:
+    """n numbers below `bins` in the ways that are hard on one kernel or another."""
+    rng = np.random.default_rng(n)
+    zipf = np.minimum(rng.zipf(1.3, n) - 1, bins - 1)
+    patterns = {
+        "all equal": np.full(n, bins // 2),
+        "in turn": np.arange(n) % bins,
+        "zipf": zipf,
+        "sorted": np.sort(zipf),
+        "reverse": np.sort(zipf)[::-1].copy(),
+        "uniform": rng.integers(0, bins, n),
+        "both ends": rng.integers(0, 2, n) * (bins - 1),
+    }
+    return {name: torch.from_numpy(pattern.astype(np.int64)) for name, pattern in patterns.items()}
+
+
+def scatter_bound(variant: str, addends: Tensor, everything: Tensor) -> Fraction:
+    """registry.Variant.error_bound of sums of weights in bins: addends are those of one bin."""
+    n = addends.numel()
+    if variant == "exact":
+        return Fraction(0)
+    if variant == "fixed_point":
+        most = Fraction(everything.abs().max().item())
+        return n * (everything.numel() + 1) * most * Fraction(2) ** -61
+    return rounding_errors(n, addends)

@@ -104,7 +104,7 @@ def test_the_check_of_bounds_can_fail() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_atomic_is_seen_to_vary(dtype: torch.dtype) -> None:
-    x, lengths = normal(1_000_000, dtype, 2), torch.tensor([3, 999_997])
+    x, lengths = normal(4_000_000, dtype, 2), torch.tensor([3, 3_999_997])
     compute = lambda: segment_sum(x, lengths=lengths, variant="atomic", threads=2)  # noqa: E731
     assert distinct(compute, enough=2, most=500) == 2
     alone = lambda: segment_sum(x, lengths=lengths, variant="atomic", threads=1)  # noqa: E731
