@@ -296,7 +296,7 @@ def test_modes_of_the_processor_change_nothing(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_subnormal_edges_that_fall_are_seen_to_fall(dtype: torch.dtype) -> None:
     def compute() -> list[int]:
-        with pytest.raises(UsageError, match="edge 2 is .*, the one before it"):
+        with pytest.raises(UsageError, match=r"edge 2 is .*, the one before it"):
             histogram(torch.zeros(2, dtype=dtype), from_bits([1, 3, 2], dtype))
         return []
 
