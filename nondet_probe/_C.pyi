@@ -99,3 +99,59 @@ def var_mean(
 def cumsum(
     variant: str, dtype: int, x: int, rows: int, n: int, threads: int, isa: str, sums: int, /
 ) -> None: ...
+
+# segment_sum, embedding, bincount, histogram
+def segment_sum(
+    variant: str,
+    dtype: int,
+    data: int,
+    rows: int,
+    columns: int,
+    sizes: int,
+    segments: int,
+    are_offsets: bool,
+    threads: int,
+    isa: str,
+    result: int,
+    /,
+) -> None: ...
+def count(index: int, n: int, bins: int, threads: int, counts: int, /) -> None: ...
+def widen(dtype: int, x: int, n: int, wide: int, /) -> None: ...
+def divide_rows(dtype: int, table: int, counts: int, rows: int, columns: int, /) -> None: ...
+def range_of(dtype: int, x: int, n: int, /) -> tuple[float, float]: ...
+def bin_edges(dtype: int, low: float, high: float, bins: int, edges: int, /) -> None: ...
+def falling_edge(dtype: int, edges: int, n: int, /) -> int: ...
+def find_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    threads: int,
+    index: int,
+    /,
+) -> None: ...
+def count_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    threads: int,
+    counts: int,
+    hist: int,
+    /,
+) -> None: ...
+def normalise(dtype: int, edges: int, bins: int, hist: int, /) -> None: ...
+def bin_sums(
+    dtype: int,
+    index: int,
+    weights: int,
+    n: int,
+    bins: int,
+    digits: int,
+    specials: int,
+    /,
+) -> None: ...
