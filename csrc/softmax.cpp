@@ -281,7 +281,7 @@ void run_entropy_backward(Dtype dtype, EntropyRows job, const EntropyOptions& op
 
 EntropyRows entropy_job(Dtype dtype, const void* x, const int64_t* target, int64_t rows,
                         int64_t columns, const void* weight, const EntropyOptions& options,
-                        const void* statistics) {
+                        const void* statistics, void* result) {
   char* const most = static_cast<char*>(const_cast<void*>(statistics));
   EntropyRows job{};
   job.rows = rows;
@@ -293,6 +293,7 @@ EntropyRows entropy_job(Dtype dtype, const void* x, const int64_t* target, int64
   job.smoothing = options.smoothing;
   job.most = most;
   job.total = most + rows * computed_bytes(dtype);
+  job.result = result;
   return job;
 }
 
@@ -329,7 +330,8 @@ void cross_entropy(Dtype dtype, RowsVariant variant, const void* x, const int64_
       throw std::out_of_range("target " + std::to_string(target[row]) + " at position " +
                               std::to_string(row) + " is not one of the " +
                               std::to_string(columns) + " classes");
-  const EntropyRows job = entropy_job(dtype, x, target, rows, columns, weight, options, statistics);
+  const EntropyRows job =
+      entropy_job(dtype, x, target, rows, columns, weight, options, statistics, nullptr);
   if (dtype == Dtype::float64)
     run_entropy<double>(dtype, variant, job, options, kernels, threads, result, weights);
   else
@@ -342,7 +344,8 @@ void cross_entropy_backward(Dtype dtype, const void* gradient, const void* x, co
                             int threads, const std::string& isa, void* dx) {
   row_format(dtype);
   const SoftmaxKernels kernels = kernels_of(choose_isa(isa), dtype);
-  const EntropyRows job = entropy_job(dtype, x, target, rows, columns, weight, options, statistics);
+  const EntropyRows job =
+      entropy_job(dtype, x, target, rows, columns, weight, options, statistics, dx);
   if (dtype == Dtype::float64)
     run_entropy_backward<double>(dtype, job, options, kernels, gradient, weights, threads);
   else
