@@ -2,9 +2,9 @@
 // multiplications and divisions, so that every instruction set gives the same bits. libm's give
 // other bits on another machine.
 //
-// Largest error, in ulps of the result (csrc/exp_log.hpp is measured by tests/ops/test_exp_log.py):
-// exp below 1.0 in fp32 (seen on every fp32 number: 0.88) and in fp64, log below 1.0. Subnormal
-// results of exp are rounded a second time: up to 1.5.
+// Largest error, in ulps of the result: exp and log below 1.0 (seen: exp 0.952 over every fp32
+// number and 0.946 over 20 million fp64 ones, log 0.841). Subnormal results of exp are rounded a
+// second time: below 1.5. tests/ops/test_exp_log.py.
 //
 // The coefficients interpolate at the Chebyshev nodes of the reduced interval.
 #pragma once
@@ -96,8 +96,7 @@ NDP_HD static inline double log_of(double x) {
   constexpr uint64_t kOne = uint64_t{1023} << 52, kRootHalf = 0x3fe6a09e667f3bcd;
   const uint64_t bits = __builtin_bit_cast(uint64_t, x) + (kOne - kRootHalf);
   n += static_cast<int>(bits >> 52) - 1023;
-  const double f =
-      __builtin_bit_cast(double, (bits & 0xfffffffffffff) + kRootHalf) - 1;
+  const double f = __builtin_bit_cast(double, (bits & 0xfffffffffffff) + kRootHalf) - 1;
   const double s = f / (2 + f), z = s * s;
   double r = kR[6];
   for (int i = 5; i >= 0; --i) r = r * z + kR[i];

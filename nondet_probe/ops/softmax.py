@@ -22,8 +22,8 @@ from nondet_probe.ops.registry import Guarantee, Variant, register
 __all__ = ["log_softmax", "softmax"]
 
 for _op, _bound in (
-    ("softmax", "(69 + ceil(log2(ceil(C/4096))) + 5) u relative, C elements a row, first order"),
-    ("log_softmax", "(69 + ceil(log2(ceil(C/4096))) + 5) u + 2 u |result|, first order"),
+    ("softmax", "(74 + ceil(log2(ceil(C/4096))) + ln C + |x - max|) u relative, first order"),
+    ("log_softmax", "(74 + ceil(log2(ceil(C/4096))) + ln C) u + 3 u |result|, first order"),
 ):
     register(
         Variant(

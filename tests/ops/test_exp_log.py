@@ -71,10 +71,10 @@ def test_exp_is_within_an_ulp(dtype: torch.dtype) -> None:
 
 
 def test_exp_is_near_that_of_fp64_for_many_floats() -> None:
-    x = torch.linspace(-87.0, 88.7, 2_000_001)
+    x = torch.linspace(-87.0, 88.7, 500_001)
     exact = x.double().exp()
     _, exponent = torch.frexp(exact)
-    error = (exp(x).double() - exact).abs() / torch.ldexp(torch.ones(()).double(), exponent - 24)
+    error = (exp(x).double() - exact).abs() / torch.ldexp(torch.ones_like(exact), exponent - 24)
     assert error.max().item() < 1.0
 
 

@@ -165,7 +165,9 @@ def test_sums_over_rows_are_within_their_bound(variant: str, dtype: torch.dtype)
             assert isinstance(exact, Fraction)
             error = sum_error(variant, terms[:, column])
             assert within(bits_of(got)[column], exact, error, dtype)
-            assert not within(bits_of(got)[column] ^ 1 << FORMATS[dtype].fraction_bits, exact, error, dtype)
+            assert not within(
+                bits_of(got)[column] ^ 1 << FORMATS[dtype].fraction_bits, exact, error, dtype
+            )
 
 
 def test_exact_adds_what_floats_lose() -> None:
@@ -218,22 +220,26 @@ def test_two_pass_depends_on_the_threads_alone() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("centred", [True, False])
 def test_rows_are_near_the_truth(centred: bool, dtype: torch.dtype) -> None:
-    """The documented bounds, with what the sums of n <= 4096 elements contribute."""
+    """The documented bound of y; for dx one that is far from what a mistake would give."""
     n = 100
     case = Case(3, n, dtype, 11)
+    case.x[1] += 8  # a mean far from 0
     y, dx = case.run("fixed_order", centred)[:2]
     u = unit(dtype)
     for row in range(3):
-        bias = case.bias if centred else None
-        exact = exact_norm(case.x[row], case.weight, bias, EPS, centred)
-        spread = max(abs(v) for v in fractions_of(case.x[row])) * 3
-        scale = max(abs(w) for w in fractions_of(case.weight))
-        error = 100 * u * (spread * scale + 3)
-        for got, value in zip(bits_of(y[row]), exact, strict=True):
+        x, weight = fractions_of(case.x[row]), fractions_of(case.weight)
+        normed = exact_norm(case.x[row], torch.ones(n), None, EPS, centred)
+        exact = exact_norm(case.x[row], case.weight, case.bias if centred else None, EPS, centred)
+        scale = (normed[0] - normed[1]) / (x[0] - x[1])
+        from_mean = 70 * sum(map(abs, x)) / n * scale if centred else Fraction(0)
+        for got, value, inner, w in zip(bits_of(y[row]), exact, normed, weight, strict=True):
+            error = (abs(w) * (from_mean + 43 * abs(inner)) + abs(value)) * u
             assert within(got, value, error, dtype)
             assert not within(got ^ 1 << FORMATS[dtype].fraction_bits, value, error, dtype)
+        spread = max(map(abs, x)) * scale
+        scale *= max(map(abs, weight))
         exact = exact_norm_gradient(case.dy[row], case.x[row], case.weight, EPS, centred)
-        error = 400 * u * scale * max(abs(g) for g in fractions_of(case.dy[row])) * spread
+        error = 400 * u * scale * max(map(abs, fractions_of(case.dy[row]))) * spread**2
         for got, value in zip(bits_of(dx[row]), exact, strict=True):
             assert within(got, value, error, dtype)
 
@@ -351,18 +357,29 @@ def test_opcheck(variant: str, dtype: torch.dtype) -> None:
     case = Case(3, 7, dtype, 17)
     leaves = [t.requires_grad_() for t in (case.x, case.weight, case.bias)]
     ops = torch.ops.nondet_probe
+    given = (leaves[0], 7, leaves[1], leaves[2], EPS, True)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not")
-        for centred in (True, False):
-            given = (leaves[0], 7, leaves[1], leaves[2] if centred else None, EPS, centred)
-            torch.library.opcheck(ops.layer_norm_forward.default, (*given, variant, 2))
-            plain = [t.detach() if isinstance(t, Tensor) else t for t in given]
-            torch.library.opcheck(ops.layer_norm.default, (*plain, 2))
-            statistics = ops.layer_norm_forward(*plain, variant, 2)[1]
-            torch.library.opcheck(
-                ops.layer_norm_backward.default,
-                (case.dy, plain[0], 7, plain[2], statistics, True, centred, variant, 2),
-            )
+        torch.library.opcheck(ops.layer_norm_forward.default, (*given, variant, 2))
+    plain = [t.detach() if isinstance(t, Tensor) else t for t in given]
+    statistics = ops.layer_norm_forward(*plain, variant, 2)[1]
+    torch.library.opcheck(
+        ops.layer_norm_backward.default,
+        (case.dy, plain[0], 7, plain[2], statistics, True, True, variant, 2),
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_opcheck_without_gradients_and_without_a_mean(dtype: torch.dtype) -> None:
+    case = Case(3, 7, dtype, 17)
+    ops = torch.ops.nondet_probe
+    given = (case.x, 7, case.weight, None, EPS, False)
+    torch.library.opcheck(ops.layer_norm.default, (*given, 2))
+    statistics = ops.layer_norm_forward(*given, "exact", 2)[1]
+    torch.library.opcheck(
+        ops.layer_norm_backward.default,
+        (case.dy, case.x, 7, case.weight, statistics, False, False, "exact", 2),
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 import torch
 from generators import bits_of, from_bits, normal
-from rows_oracle import computed, exact_softmax, row_sum, unit
+from rows_oracle import computed, exact_softmax, fractions_of, row_sum, unit
 from torch import Tensor
 
 from nondet_probe import _C
@@ -86,13 +86,18 @@ def place(pattern: int, dtype: torch.dtype) -> int:
 def test_results_are_within_their_bound(dtype: torch.dtype, name: str) -> None:
     for n in (1, 2, 100):
         x = matrix(1, n, dtype, n)[0]
-        u = 74 * unit(dtype)
-        for got, exact in zip(
-            bits_of(OPS[name](x, 0)), exact_softmax(x, name == "log_softmax"), strict=True
+        u, most = unit(dtype), max(fractions_of(x))
+        depth = 74 + math.ceil(math.log(n))
+        for value, got, exact in zip(
+            fractions_of(x),
+            bits_of(OPS[name](x, 0)),
+            exact_softmax(x, name == "log_softmax"),
+            strict=True,
         ):
-            # The distance from the largest is rounded too, and exp makes that relative.
-            error = u + 2 * unit(dtype) * abs(exact) if name == "log_softmax" else (u + 40 * unit(
-                dtype)) * exact  # fmt: skip
+            if name == "log_softmax":
+                error = depth * u + 3 * u * abs(exact)
+            else:
+                error = (depth + most - value) * u * exact
             low, high = (round_to_bits(exact + side, dtype) for side in (-error, error))
             assert place(low, dtype) <= place(got, dtype) <= place(high, dtype)
             if exact:
