@@ -16,11 +16,14 @@
 #include "embedding.hpp"
 #include "histogram.hpp"
 #include "isa.hpp"
+#include "layer_norm.hpp"
 #include "matmul.hpp"
 #include "norm.hpp"
 #include "parallel.hpp"
+#include "rows.hpp"
 #include "scatter.hpp"
 #include "segment_sum.hpp"
+#include "softmax.hpp"
 #include "sum.hpp"
 #include "var.hpp"
 #ifdef NDP_SANITIZED
@@ -247,5 +250,66 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::bin_sums(static_cast<ndp::Dtype>(dtype), at<int64_t>(index), at(weights), n, bins,
                   at<int64_t>(digits), at<uint8_t>(specials));
+  });
+
+  // nondet_probe.ops, rows: matrices are contiguous; an address of 0 stands for none. `statistics`
+  // holds 2 * rows elements of fp64 for fp64, else of fp32.
+  m.def("layer_norm", [](bool centred, int dtype, uintptr_t x, int64_t rows, int64_t columns,
+                         uintptr_t weight, uintptr_t bias, double eps, int threads,
+                         const std::string& isa, uintptr_t y, uintptr_t statistics) {
+    const Released released(rows * columns);
+    ndp::layer_norm(static_cast<ndp::Dtype>(dtype), centred, at(x), rows, columns, at(weight),
+                    at(bias), eps, threads, isa, at(y), at(statistics));
+  });
+  m.def("layer_norm_backward",
+        [](bool centred, const std::string& variant, int dtype, uintptr_t gradient, uintptr_t x,
+           int64_t rows, int64_t columns, uintptr_t weight, uintptr_t statistics, int threads,
+           const std::string& isa, uintptr_t dx, uintptr_t dgamma, uintptr_t dbeta) {
+          const Released released(rows * columns);
+          ndp::layer_norm_backward(static_cast<ndp::Dtype>(dtype), centred,
+                                   ndp::rows_variant(variant), at(gradient), at(x), rows, columns,
+                                   at(weight), at(statistics), threads, isa, at(dx), at(dgamma),
+                                   at(dbeta));
+        });
+  m.def("softmax", [](bool log, int dtype, uintptr_t x, int64_t rows, int64_t columns, int threads,
+                      const std::string& isa, uintptr_t y) {
+    const Released released(rows * columns);
+    ndp::softmax(static_cast<ndp::Dtype>(dtype), log, at(x), rows, columns, threads, isa, at(y));
+  });
+  m.def("softmax_backward",
+        [](bool log, int dtype, uintptr_t gradient, uintptr_t y, int64_t rows, int64_t columns,
+           int threads, const std::string& isa, uintptr_t dx) {
+          const Released released(rows * columns);
+          ndp::softmax_backward(static_cast<ndp::Dtype>(dtype), log, at(gradient), at(y), rows,
+                                columns, threads, isa, at(dx));
+        });
+  // reduction: the index of none, mean, sum. weights: one fp64.
+  m.def("cross_entropy",
+        [](const std::string& variant, int dtype, uintptr_t x, uintptr_t target, int64_t rows,
+           int64_t columns, uintptr_t weight, int64_t ignored, int reduction, double smoothing,
+           int threads, const std::string& isa, uintptr_t result, uintptr_t statistics,
+           uintptr_t weights) {
+          const Released released(rows * columns);
+          ndp::cross_entropy(static_cast<ndp::Dtype>(dtype), ndp::rows_variant(variant), at(x),
+                             at<int64_t>(target), rows, columns, at(weight),
+                             {ignored, static_cast<ndp::Reduction>(reduction), smoothing}, threads,
+                             isa, at(result), at(statistics), at<double>(weights));
+        });
+  m.def("cross_entropy_backward",
+        [](int dtype, uintptr_t gradient, uintptr_t x, uintptr_t target, int64_t rows,
+           int64_t columns, uintptr_t weight, int64_t ignored, int reduction, double smoothing,
+           uintptr_t statistics, uintptr_t weights, int threads, const std::string& isa,
+           uintptr_t dx) {
+          const Released released(rows * columns);
+          ndp::cross_entropy_backward(static_cast<ndp::Dtype>(dtype), at(gradient), at(x),
+                                      at<int64_t>(target), rows, columns, at(weight),
+                                      {ignored, static_cast<ndp::Reduction>(reduction), smoothing},
+                                      at(statistics), *at<double>(weights), threads, isa, at(dx));
+        });
+  m.def("exp", [](int dtype, uintptr_t x, int64_t n, const std::string& isa, uintptr_t result) {
+    ndp::exp_all(static_cast<ndp::Dtype>(dtype), at(x), n, isa, at(result));
+  });
+  m.def("log", [](uintptr_t x, int64_t n, uintptr_t result) {
+    ndp::log_all(at<double>(x), n, at<double>(result));
   });
 }

@@ -155,3 +155,90 @@ def bin_sums(
     specials: int,
     /,
 ) -> None: ...
+
+# nondet_probe.ops, rows
+def layer_norm(
+    centred: bool,
+    dtype: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    bias: int,
+    eps: float,
+    threads: int,
+    isa: str,
+    y: int,
+    statistics: int,
+    /,
+) -> None: ...
+def layer_norm_backward(
+    centred: bool,
+    variant: str,
+    dtype: int,
+    gradient: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    statistics: int,
+    threads: int,
+    isa: str,
+    dx: int,
+    dgamma: int,
+    dbeta: int,
+    /,
+) -> None: ...
+def softmax(
+    log: bool, dtype: int, x: int, rows: int, columns: int, threads: int, isa: str, y: int, /
+) -> None: ...
+def softmax_backward(
+    log: bool,
+    dtype: int,
+    gradient: int,
+    y: int,
+    rows: int,
+    columns: int,
+    threads: int,
+    isa: str,
+    dx: int,
+    /,
+) -> None: ...
+def cross_entropy(
+    variant: str,
+    dtype: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    threads: int,
+    isa: str,
+    result: int,
+    statistics: int,
+    weights: int,
+    /,
+) -> None: ...
+def cross_entropy_backward(
+    dtype: int,
+    gradient: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    statistics: int,
+    weights: int,
+    threads: int,
+    isa: str,
+    dx: int,
+    /,
+) -> None: ...
+def exp(dtype: int, x: int, n: int, isa: str, result: int, /) -> None: ...
+def log(x: int, n: int, result: int, /) -> None: ...

@@ -448,7 +448,7 @@ def test_threads_default_to_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> N
             taken.append(given[8])
             return -1
 
-    monkeypatch.setattr("nondet_probe.ops.via_c._C", Recorder)
+    monkeypatch.setattr("nondet_probe.ops.via_c.scatter._C", Recorder)
     x, i = torch.ones(3), torch.tensor([0, 1, 1])
     index_add(x, 0, i, x)
     scatter_add(x, 0, i, x, threads=5)

@@ -1,0 +1,115 @@
+"""softmax and log_softmax, with the same bits on every instruction set and thread count.
+
+    >>> import torch
+    >>> softmax(torch.tensor([0.0, 0.0]), 0)
+    tensor([0.5000, 0.5000])
+
+Everything belongs to one row, so there is one variant, `fixed_order`: docs/ops/softmax.md.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nondet_probe.ops import via_c
+from nondet_probe.ops.checks import check_dtype
+from nondet_probe.ops.define import define
+from nondet_probe.ops.registry import Guarantee, Variant, register
+
+__all__ = ["log_softmax", "softmax"]
+
+for _op, _bound in (
+    ("softmax", "(74 + ceil(log2(ceil(C/4096))) + ln C + |x - max|) u relative, first order"),
+    ("log_softmax", "(74 + ceil(log2(ceil(C/4096))) + ln C) u + 3 u |result|, first order"),
+):
+    register(
+        Variant(
+            op=_op,
+            name="fixed_order",
+            guarantee=Guarantee.LAUNCH_INVARIANT,
+            cross_device=False,
+            batch_invariant=True,
+            error_bound=f"{_bound}; then one rounding to the dtype",
+            extra_memory="2 to 4 rows a thread",
+            worst_case="softmax: results below the smallest normal number keep fewer bits",
+            dtypes=(torch.float64, torch.float32, torch.bfloat16, torch.float16),
+            doc="exp of our own, summed in the order of `sum`: 64 lanes, chunks of 4096, trees.",
+        )
+    )
+
+
+def softmax(input: Tensor, dim: int, *, threads: int | None = None) -> Tensor:
+    """exp(input) over its sum along `dim`.
+
+    input: CPU tensor; float64, float32, bfloat16 or float16. dim: as torch counts, from the end
+    where negative; another one than the last is moved there and back.
+    threads: the most to use; None is torch.get_num_threads().
+
+    A row that holds a NaN or inf, or nothing but -inf, is NaN all over: the positive quiet NaN
+    without payload. The process's rounding mode and flush-to-zero setting have no influence.
+    Differentiable once, in reverse mode.
+
+    Raises TypeError for a device, dtype or layout that is not taken, IndexError for a dimension
+    that is not there, UsageError for threads below 1.
+    """
+    return _along(input, dim, False, threads)
+
+
+def log_softmax(input: Tensor, dim: int, *, threads: int | None = None) -> Tensor:
+    """The logarithm of softmax, as input - log(sum(exp(input))). Everything else is as there."""
+    return _along(input, dim, True, threads)
+
+
+def _along(x: Tensor, dim: int, log: bool, threads: int | None) -> Tensor:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"softmax takes a torch.Tensor, got {type(x).__name__}")
+    dims = max(x.dim(), 1)
+    if not -dims <= dim < dims:
+        raise IndexError(f"dim {dim} is not in [{-dims}, {dims - 1}], the tensor has {dims}")
+    if dim in (-1, dims - 1):
+        return _softmax(x, log, threads)  # type: ignore[no-any-return]
+    return _softmax(x.movedim(dim, -1), log, threads).movedim(-1, dim)  # type: ignore[no-any-return]
+
+
+def _on_cpu(x: Tensor, log: bool, threads: int | None = None) -> Tensor:
+    check_dtype("softmax", "fixed_order", x)
+    return via_c.softmax(log, x, threads)
+
+
+def _like(x: Tensor, *rest: Any) -> Tensor:
+    return x.new_empty(x.shape)
+
+
+def _backward_on_cpu(gradient: Tensor, y: Tensor, log: bool, threads: int | None = None) -> Tensor:
+    check_dtype("softmax", "fixed_order", y)
+    return via_c.softmax_backward(log, gradient, y, threads)
+
+
+_softmax_backward = define(
+    "softmax_backward",
+    "(Tensor gradient, Tensor y, bool log, int? threads=None) -> Tensor",
+    cpu=_backward_on_cpu,
+    fake=_like,
+)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, bool, int | None], output: Tensor) -> None:
+    _, ctx.log, ctx.threads = inputs
+    ctx.save_for_backward(output)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+    return _softmax_backward(gradient, ctx.saved_tensors[0], ctx.log, ctx.threads), None, None
+
+
+_softmax = define(
+    "softmax",
+    "(Tensor x, bool log, int? threads=None) -> Tensor",
+    cpu=_on_cpu,
+    fake=_like,
+    setup_context=_keep,
+    backward=_gradients,
+)

@@ -1,0 +1,183 @@
+"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`: the way into `_C`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nondet_probe import _C
+from nondet_probe.bits.dtypes import CODES
+from nondet_probe.errors import UsageError
+from nondet_probe.ops.checks import check_memory
+from nondet_probe.ops.via_c.threads import at_most
+
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "softmax",
+    "softmax_backward",
+]
+
+
+def _readable(x: Tensor) -> Tensor:
+    """The elements in row-major order."""
+    check_memory(x)
+    return x if x.is_contiguous() else x.contiguous()
+
+
+def _readable_if(x: Tensor | None) -> Tensor | None:
+    return None if x is None else _readable(x)
+
+
+def _address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def layer_norm(
+    centred: bool,
+    x: Tensor,
+    columns: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    statistics: Tensor | None,
+    threads: int | None,
+) -> Tensor:
+    """layer_norm (centred) or rms_norm of a CPU tensor whose rows have `columns` elements.
+
+    statistics: takes the mean and the scale of each row, (2, rows). Errors: as sum_all; TypeError
+    where a tensor has no memory.
+    """
+    count = at_most(threads)
+    x, weight, bias = _readable(x), _readable_if(weight), _readable_if(bias)
+    y = torch.empty(x.shape, dtype=x.dtype)
+    rows = x.numel() // columns if columns else 0
+    try:
+        _C.layer_norm(
+            centred, CODES[x.dtype], x.data_ptr(), rows, columns, _address(weight), _address(bias),
+            eps, count, "", y.data_ptr(), _address(statistics),
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return y
+
+
+def layer_norm_backward(
+    centred: bool,
+    variant: str,
+    gradient: Tensor,
+    x: Tensor,
+    columns: int,
+    weight: Tensor | None,
+    statistics: Tensor,
+    parameters: bool,
+    threads: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias; the last two without elements where `parameters` is
+    false, the last also where there is no bias. Errors: as sum_all."""
+    count = at_most(threads)
+    gradient, x, weight = _readable(gradient), _readable(x), _readable_if(weight)
+    statistics = _readable(statistics)
+    rows = x.numel() // columns if columns else 0
+    dx = torch.empty(x.shape, dtype=x.dtype)
+    dgamma = torch.empty(columns if parameters else 0, dtype=x.dtype)
+    dbeta = torch.empty(columns if parameters and centred else 0, dtype=x.dtype)
+    try:
+        _C.layer_norm_backward(
+            centred, variant, CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), rows, columns,
+            _address(weight), statistics.data_ptr(), count, "", dx.data_ptr(), dgamma.data_ptr(),
+            dbeta.data_ptr(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return dx, dgamma, dbeta
+
+
+def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
+    """softmax, or log_softmax, over the last dimension of a CPU tensor. Errors: as norm."""
+    count, x = at_most(threads), _readable(x)
+    columns = x.shape[-1] if x.dim() else 1
+    rows = x.numel() // columns if columns else 0
+    y = torch.empty(x.shape, dtype=x.dtype)
+    try:
+        _C.softmax(log, CODES[x.dtype], x.data_ptr(), rows, columns, count, "", y.data_ptr())
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return y
+
+
+def softmax_backward(log: bool, gradient: Tensor, y: Tensor, threads: int | None) -> Tensor:
+    """The gradient of x, given y and its gradient. Errors: as norm."""
+    count, gradient, y = at_most(threads), _readable(gradient), _readable(y)
+    columns = y.shape[-1] if y.dim() else 1
+    rows = y.numel() // columns if columns else 0
+    dx = torch.empty(y.shape, dtype=y.dtype)
+    try:
+        _C.softmax_backward(
+            log, CODES[y.dtype], gradient.data_ptr(), y.data_ptr(), rows, columns, count, "",
+            dx.data_ptr(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return dx
+
+
+def cross_entropy(
+    variant: str,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    threads: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss over the last dimension of x, statistics of the rows, (2, rows), and the sum of the
+    targets' weights, 0-d float64. Errors: as norm; IndexError for a target that is no class."""
+    count = at_most(threads)
+    x, target, weight = _readable(x), _readable(target), _readable_if(weight)
+    rows, columns = target.numel(), x.shape[-1]
+    result = torch.empty(() if reduction else target.shape, dtype=x.dtype)
+    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
+    statistics = torch.empty((2, rows), dtype=wide)
+    weights = torch.empty((), dtype=torch.float64)
+    try:
+        _C.cross_entropy(
+            variant, CODES[x.dtype], x.data_ptr(), target.data_ptr(), rows, columns,
+            _address(weight), ignored, reduction, smoothing, count, "", result.data_ptr(),
+            statistics.data_ptr(), weights.data_ptr(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return result, statistics, weights
+
+
+def cross_entropy_backward(
+    gradient: Tensor,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    statistics: Tensor,
+    weights: Tensor,
+    threads: int | None,
+) -> Tensor:
+    """The gradient of x. Errors: as norm."""
+    count = at_most(threads)
+    x, target, weight = _readable(x), _readable(target), _readable_if(weight)
+    gradient, statistics = _readable(gradient), _readable(statistics)
+    weights = _readable(weights)
+    dx = torch.empty(x.shape, dtype=x.dtype)
+    try:
+        _C.cross_entropy_backward(
+            CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), target.numel(),
+            x.shape[-1], _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
+            weights.data_ptr(), count, "", dx.data_ptr(),
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return dx

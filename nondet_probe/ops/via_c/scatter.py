@@ -1,0 +1,84 @@
+"""The scatter core and its indices: the way into `_C`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nondet_probe import _C
+from nondet_probe.bits.dtypes import CODES
+from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.threads import at_most
+
+__all__ = [
+    "checked_indices",
+    "first_bad_index",
+    "scatter_rows",
+]
+
+
+def scatter_rows(
+    out: Tensor,
+    index: Tensor,
+    source: Tensor,
+    variant: str,
+    threads: int | None,
+    wrap: bool = False,
+    strict: bool = False,
+) -> None:
+    """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
+
+    out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
+    contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
+    threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
+    1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
+    the other too, not by chunks. IndexError names the first index out of range and its position;
+    out is then of no more use.
+    """
+    threads = at_most(threads)
+    destinations, n = out.shape[0], index.numel()
+    columns = out.numel() // destinations if destinations else 0
+    try:
+        bad = _C.scatter(
+            variant,
+            CODES[out.dtype],
+            out.data_ptr(),
+            index.data_ptr(),
+            source.data_ptr(),
+            n,
+            columns,
+            destinations,
+            threads,
+            "",
+            wrap,
+            strict,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if bad >= 0:
+        raise IndexError(
+            f"index {index[bad].item()} at position {bad} is out of range for {destinations} rows"
+        )
+
+
+def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) -> Tensor:
+    """The index, of any shape, as contiguous int64 in [0, size).
+
+    wrap: negative indices count from the end. IndexError, in the name of `op`, names the first one
+    out of range and its position.
+    """
+    index = index.long().contiguous()
+    wrapped = torch.empty_like(index) if wrap else index
+    low, to = (-size, wrapped.data_ptr()) if wrap else (0, 0)
+    bad = _C.check_indices(index.data_ptr(), index.numel(), low, size, to)
+    if bad >= 0:
+        raise IndexError(
+            f"{op}: index {index.view(-1)[bad].item()} at position {bad} is out of range for "
+            f"size {size}"
+        )
+    return wrapped
+
+
+def first_bad_index(index: Tensor, rows: int) -> int:
+    """The position of the first of these contiguous int64 that is not in [0, rows); -1 for none."""
+    return _C.check_indices(index.data_ptr(), index.numel(), 0, rows, 0)
