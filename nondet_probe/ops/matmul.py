@@ -123,8 +123,8 @@ def matmul(
     float64 is multiplied and added in float64, the others in float32 and rounded once at the end
     (`exact` rounds once from the exact number). NaN is always the positive quiet NaN without
     payload; -0.0 comes out only where every product is -0.0 or a negative sum is too small to show.
-    The process's rounding mode and flush-to-zero setting have no influence. Differentiable in reverse mode, to any order: gradients
-    are products of the same variant.
+    The process's rounding mode and flush-to-zero setting have no influence. Differentiable in
+    reverse mode, to any order: gradients are products of the same variant.
 
     Raises UnknownNameError for an unknown variant, TypeError for devices, dtypes and layouts that
     are not taken, ValueError for shapes that do not fit, UsageError for threads below 1 or an
