@@ -122,19 +122,16 @@ PYBIND11_MODULE(_C, m) {
 
   // matmul: any strides, in elements; `result` takes a contiguous batch + (m, n).
   m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
-                     uintptr_t result, const std::vector<int64_t>& batch,
-                     const std::vector<int64_t>& a_batch_strides,
-                     const std::vector<int64_t>& b_batch_strides,
-                     const std::tuple<int64_t, int64_t, int64_t>& sizes,
-                     const std::tuple<int64_t, int64_t>& a_strides,
-                     const std::tuple<int64_t, int64_t>& b_strides, int threads,
+                     uintptr_t result, int64_t m, int64_t n, int64_t k, int64_t a_row_stride,
+                     int64_t a_k_stride, int64_t b_k_stride, int64_t b_column_stride,
+                     const std::vector<int64_t>& batch, const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides, int threads,
                      const std::string& isa) {
-    const auto [rows, columns, terms] = sizes;
     const ndp::Matmul job{static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch,
-                          a_batch_strides, b_batch_strides, rows, columns, terms,
-                          std::get<0>(a_strides), std::get<1>(a_strides), std::get<0>(b_strides),
-                          std::get<1>(b_strides)};
-    const Released released(rows * columns * terms);
+                          a_batch_strides, b_batch_strides, m, n, k, a_row_stride, a_k_stride,
+                          b_k_stride, b_column_stride};
+    const bool large = !batch.empty() || m * n >= kReleaseBytes || m * n * k >= kReleaseBytes;
+    const Released released(large ? kReleaseBytes : 0);
     ndp::matmul(job, ndp::matmul_variant(variant), threads, isa);
   });
 

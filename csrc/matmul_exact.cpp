@@ -95,6 +95,7 @@ struct Room {
   };
   double a[ExactDots::kSide * kTerms], b[ExactDots::kSide * kTerms];
   double products[kTerms];
+  ExponentBins bins;  // of one element at a time: emptied into its digits
 };
 
 }  // namespace
@@ -113,6 +114,8 @@ void ExactDots::tile(const Factor& a, int64_t rows, const Factor& b, int64_t col
       clear(room.wide[i]);
     } else {
       clear(room.sum[i].acc);
+      room.sum[i].bins = &room.bins;
+      room.sum[i].bins_used = false;
       room.sum[i].base_level = room.sum[i].level = 1;  // sums of fp64 start with a split
       room.sum[i].since_base = room.sum[i].exponent = 0;
     }
@@ -130,7 +133,10 @@ void ExactDots::tile(const Factor& a, int64_t rows, const Factor& b, int64_t col
             deposit_product(room.wide[i * columns + j], x[p], y[p]);
         } else {
           for (int64_t p = 0; p < count; ++p) room.products[p] = x[p] * y[p];
-          sum_(room.products, count, room.sum[i * columns + j]);
+          ExactSum& sum = room.sum[i * columns + j];
+          sum_(room.products, count, sum);
+          if (sum.bins_used) add_bins(room.bins, sum.acc);
+          sum.bins_used = false;
         }
       }
   }

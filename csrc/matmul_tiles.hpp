@@ -259,7 +259,12 @@ NDP_INLINE void add_terms(const Factor& a, const Factor& b, int64_t columns, int
   int64_t j = 0;
   for (; j + kWidth<Sum> <= columns; j += kWidth<Sum>) {
     Vector terms[kTerms];
-    for (int q = 0; q < kTerms; ++q) terms[q] = partials(row + q * b.k_stride + j);
+    for (int q = 0; q < kTerms; ++q) {
+      if constexpr (sizeof(T) == sizeof(Sum))
+        terms[q] = load<Vector>(row + q * b.k_stride + j);
+      else
+        terms[q] = partials(row + q * b.k_stride + j);
+    }
 #pragma GCC unroll 4
     for (int i = 0; i < kRows; ++i) {
       Vector sum = load<Vector>(chains + i * columns + j);

@@ -192,17 +192,6 @@ uint64_t sum_binned(const Job& job) {
   return finish(job, acc);
 }
 
-void add_bins(const ExponentBins& bins, Superacc& acc) {
-  for (int biased = 0; biased < 2047; ++biased) {
-    const __int128 sum = bins.bin[biased];
-    if (sum == 0) continue;
-    make_room(acc, 1);
-    const auto magnitude = static_cast<unsigned __int128>(sum);
-    deposit_magnitude(acc, sum < 0 ? -magnitude : magnitude, (biased == 0 ? 1 : biased) - 1075,
-                      sum < 0);
-  }
-}
-
 uint64_t sum_exact(const Job& job) {
   if (job.n <= kExactBlock && inexact_is_kept()) {
     const auto buffer = job.buffer(job.n);

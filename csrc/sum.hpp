@@ -37,6 +37,17 @@ struct ExponentBins {
   __int128 bin[2047];
 };
 
+static inline void add_bins(const ExponentBins& bins, Superacc& acc) {
+  for (int biased = 0; biased < 2047; ++biased) {
+    const __int128 sum = bins.bin[biased];
+    if (sum == 0) continue;
+    make_room(acc, 1);
+    const auto magnitude = static_cast<unsigned __int128>(sum);
+    deposit_magnitude(acc, sum < 0 ? -magnitude : magnitude, (biased == 0 ? 1 : biased) - 1075,
+                      sum < 0);
+  }
+}
+
 // An exact sum on its way: the digits, and what worked for the last block.
 struct ExactSum {
   Superacc acc;

@@ -36,19 +36,23 @@ def sum_over(
     /,
 ) -> None: ...
 
-# nondet_probe.ops.matmul; sizes: m, n, k
+# nondet_probe.ops.matmul
 def matmul(
     variant: str,
     dtype: int,
     a: int,
     b: int,
     result: int,
+    m: int,
+    n: int,
+    k: int,
+    a_row_stride: int,
+    a_k_stride: int,
+    b_k_stride: int,
+    b_column_stride: int,
     batch: Sequence[int],
     a_batch_strides: Sequence[int],
     b_batch_strides: Sequence[int],
-    sizes: tuple[int, int, int],
-    a_strides: tuple[int, int],
-    b_strides: tuple[int, int],
     threads: int,
     isa: str,
     /,

@@ -42,7 +42,7 @@ register(
             "d u/(1 - d u) |a||b| + K m, d = min(K, 256) + ceil(K/256) - 1, m half the smallest "
             "subnormal of the sums; then one rounding to the dtype"
         ),
-        extra_memory="M N sums, and up to 0.7 (fp64: 1.4) MiB a thread",
+        extra_memory="M N sums, and up to 1.1 (fp64: 2.2) MiB a thread",
         worst_case=(
             "from two threads and K > 512 up every call may give other bits; adding to shared sums "
             "takes longer than multiplying where K is short"
@@ -62,7 +62,7 @@ register(
             "d u/(1 - d u) |a||b| + K m, d = min(K, 256) + ceil(ceil(K/256)/16) + 14, m half the "
             "smallest subnormal of the sums; then one rounding to the dtype"
         ),
-        extra_memory="16 M N sums, and up to 0.7 (fp64: 1.4) MiB a thread",
+        extra_memory="16 M N sums, and up to 1.1 (fp64: 2.2) MiB a thread",
         worst_case="large M and N: the partial products take more memory than anything else",
         dtypes=_DTYPES,
         doc="At most 16 slices of K, cut by K alone, kept apart and added in order.",
@@ -80,10 +80,10 @@ register(
             "subnormal of the sums; then one rounding to the dtype; infinite or NaN where a "
             "partial sum overflows"
         ),
-        extra_memory="up to 0.7 (fp64: 1.4) MiB a thread",
+        extra_memory="up to 1.1 (fp64: 2.2) MiB a thread",
         worst_case=(
-            "long K with M and N below 64: one thread; processors without FMA: some twenty times "
-            "slower; cancellation: the bound is relative to |a||b|, not to the result"
+            "long K with M and N below 64: few threads; x86 without FMA: some forty times slower; "
+            "cancellation: the bound is relative to |a||b|, not to the result"
         ),
         dtypes=_DTYPES,
         doc="Chains of 256 fused multiply-adds, added in order: each element depends on K alone.",
@@ -99,8 +99,8 @@ register(
         error_bound="half an ulp of every element, always",
         extra_memory="0.6 MiB a thread",
         worst_case=(
-            "an oracle, for tests: 20 to 200 times as slow as fixed_split (fp64: every product is "
-            "made of integers), and more on products that span more than 70 binades"
+            "an oracle, for tests: some 100 times as slow as fixed_split, fp64 (whose products are "
+            "made of integers) 400 times; more on products that span more than 70 binades"
         ),
         dtypes=_DTYPES,
         doc="Exact sums of exact products, in fixed-point numbers wide enough for them.",
@@ -122,9 +122,9 @@ def matmul(
 
     float64 is multiplied and added in float64, the others in float32 and rounded once at the end
     (`exact` rounds once from the exact number). NaN is always the positive quiet NaN without
-    payload; -0.0 comes out only where every product is -0.0. The process's rounding mode and
-    flush-to-zero setting have no influence. Differentiable in reverse mode, to any order: gradients
-    are products of the same variant.
+    payload; -0.0 comes out only where every product is -0.0 or a negative sum is too small to show.
+    The process's rounding mode and flush-to-zero setting have no influence. Differentiable in
+    reverse mode, to any order: gradients are products of the same variant.
 
     Raises UnknownNameError for an unknown variant, TypeError for devices, dtypes and layouts that
     are not taken, ValueError for shapes that do not fit, UsageError for threads below 1 or an

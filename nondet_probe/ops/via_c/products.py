@@ -27,9 +27,8 @@ def matmul(
     threads and UsageError: as for sum_all.
     """
     threads = at_most(threads)
-    result = torch.empty(shape, dtype=a.dtype, device="cpu")
+    result = a.new_empty(shape)
     batch = shape[:-2]
-    a_steps, b_steps = a.stride(), b.stride()
     try:
         _C.matmul(
             variant,
@@ -37,12 +36,16 @@ def matmul(
             a.data_ptr(),
             b.data_ptr(),
             result.data_ptr(),
+            shape[-2],
+            shape[-1],
+            a.shape[-1],
+            a.stride(-2),
+            a.stride(-1),
+            b.stride(-2),
+            b.stride(-1),
             batch,
             _batch_strides(a, len(batch)) if batch else (),
             _batch_strides(b, len(batch)) if batch else (),
-            (shape[-2], shape[-1], a.shape[-1]),
-            (a_steps[-2], a_steps[-1]),
-            (b_steps[-2], b_steps[-1]),
             threads,
             "",
         )
