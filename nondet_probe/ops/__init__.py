@@ -2,6 +2,7 @@
 
 from nondet_probe.ops.cumsum import cumsum, cumsum_ref
 from nondet_probe.ops.dot import dot, dot_ref
+from nondet_probe.ops.mean import mean, mean_ref
 from nondet_probe.ops.norm import norm, norm_ref
 from nondet_probe.ops.registry import Guarantee, Variant, find, ops, variants
 from nondet_probe.ops.sum import sum, sum_ref
@@ -15,6 +16,8 @@ __all__ = [
     "dot",
     "dot_ref",
     "find",
+    "mean",
+    "mean_ref",
     "norm",
     "norm_ref",
     "ops",

@@ -22,7 +22,7 @@ from torch import Tensor
 from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
-from nondet_probe.ops.dims import as_rows, reduced_dims
+from nondet_probe.ops.dims import as_rows, checked_dims
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -95,7 +95,7 @@ def cumsum(x: Tensor, dim: int, *, variant: str = "exact", threads: int | None =
 def cumsum_ref(x: Tensor, dim: int) -> Tensor:
     """What `cumsum(x, dim, variant="exact")` must give, by fractions alone. Slow: the square of
     the length."""
-    dims = reduced_dims("cumsum", x, dim)
+    dims = checked_dims(dim, x.ndim)
     rows = as_rows(x, dims)
     n = rows.shape[-1] if rows.dim() else 1
     sums = []
@@ -117,7 +117,7 @@ def _put_back(rows: Tensor, dims: list[int]) -> Tensor:
 
 def _on_cpu(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Tensor:
     check_dtype("cumsum", variant, x)
-    dims = reduced_dims("cumsum", x, dim)
+    dims = checked_dims(dim, x.ndim)
     check_memory(x)
     rows = as_rows(x, dims)
     n = rows.shape[-1] if dims else 1
@@ -126,7 +126,7 @@ def _on_cpu(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Te
 
 def _without_data(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Tensor:
     check_dtype("cumsum", variant, x)
-    reduced_dims("cumsum", x, dim)
+    checked_dims(dim, x.ndim)
     return x.new_empty(x.shape)
 
 

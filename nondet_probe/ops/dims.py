@@ -1,46 +1,66 @@
-"""Which dimensions are reduced, and the tensor brought into rows of them."""
+"""Dimensions to reduce over, checked, and results computed row by row for the references."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-__all__ = ["as_rows", "reduced_dims", "reduced_shape"]
+from nondet_probe.errors import UsageError
+
+__all__ = ["as_rows", "checked_dims", "result_shape", "row_by_row"]
 
 
-def reduced_dims(op: str, x: Tensor, dim: int | Sequence[int] | None) -> list[int]:
-    """The dimensions asked for, ascending and from 0; all of them for None and for none named.
+def checked_dims(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
+    """The dimensions as numbers from 0, ascending; None and no dimensions are all of them.
 
-    IndexError for one that x does not have, ValueError for one named twice.
+    IndexError names one that the tensor does not have, UsageError one that is there twice.
     """
-    count = x.dim()
     if dim is None:
-        return list(range(count))
-    asked = [dim] if isinstance(dim, int) else list(dim)
-    found = set()
-    for position, one in enumerate(asked):
-        if not -max(count, 1) <= one < max(count, 1):
-            raise IndexError(
-                f"{op}: dim {one} (at position {position} of those given) is out of range for a "
-                f"tensor of {count} dimensions"
-            )
-        if one % max(count, 1) in found:
-            raise ValueError(f"{op}: dim {one} appears twice in {asked}")
-        found.add(one % max(count, 1))
-    return sorted(found)[:count] if found else list(range(count))
+        return list(range(ndim))
+    given = [dim] if isinstance(dim, int) else list(dim)
+    if not given:
+        return list(range(ndim))
+    dims: list[int] = []
+    reach = max(ndim, 1)  # a number takes dim 0 and -1, as in torch
+    for one in given:
+        if not -reach <= one < reach:
+            raise IndexError(f"dim {one} is out of range for a tensor of {ndim} dimensions")
+        if one % reach in dims:
+            raise UsageError(f"dim {one} is given twice in dim={tuple(given)}")
+        dims.append(one % reach)
+    return sorted(dims) if ndim else []
 
 
-def reduced_shape(x: Tensor, dims: Sequence[int], keepdim: bool) -> list[int]:
-    """The shape of a reduction over these dimensions."""
-    kept = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
-    return kept if keepdim else [size for dim, size in enumerate(kept) if dim not in dims]
+def result_shape(shape: Sequence[int], dims: Sequence[int], keepdim: bool) -> list[int]:
+    """The shape without these dimensions, or with 1 in their places. dims: as from checked_dims."""
+    if keepdim:
+        return [1 if dim in dims else size for dim, size in enumerate(shape)]
+    return [size for dim, size in enumerate(shape) if dim not in dims]
 
 
 def as_rows(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """x, or where they are not the last ones a copy, with the reduced dimensions innermost and
+    """x, or where they are not the last ones a copy, with the dimensions `dims` innermost and all
     contiguous, so that what is reduced lies in a row, in row-major order."""
-    count = x.dim()
-    if list(dims) != list(range(count - len(dims), count)):
-        x = x.permute([dim for dim in range(count) if dim not in dims] + list(dims))
+    if list(dims) != list(range(x.ndim - len(dims), x.ndim)):
+        x = x.permute([dim for dim in range(x.ndim) if dim not in dims] + list(dims))
     return x.contiguous()
+
+
+def row_by_row(
+    x: Tensor,
+    dim: int | Sequence[int] | None,
+    keepdim: bool,
+    reduce: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """`reduce`, from a vector to a 0-d tensor of x's dtype, of the elements of every result."""
+    dims = checked_dims(dim, x.ndim)
+    kept = [one for one in range(x.ndim) if one not in dims]
+    ordered = x.detach().permute(*kept, *dims)
+    count = ordered.shape[: len(kept)].numel()
+    rows = ordered.reshape(count, ordered.shape[len(kept) :].numel())
+    results = [reduce(row) for row in rows]
+    shape = result_shape(x.shape, dims, keepdim)
+    whole = torch.stack(results) if results else x.new_empty(0, device="cpu")
+    return whole.reshape(shape)

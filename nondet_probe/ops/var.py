@@ -24,7 +24,7 @@ from torch import Tensor
 from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
-from nondet_probe.ops.dims import as_rows, reduced_dims, reduced_shape
+from nondet_probe.ops.dims import as_rows, checked_dims, result_shape
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -154,8 +154,8 @@ def var_mean_ref(
     x: Tensor, dim: Dims = None, *, correction: int = 1, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
     """What `var_mean(x, ..., variant="exact")` must give, by fractions alone. Slow."""
-    dims = reduced_dims("var", x, dim)
-    shape = reduced_shape(x, dims, keepdim)
+    dims = checked_dims(dim, x.ndim)
+    shape = result_shape(x.shape, dims, keepdim)
     rows = math.prod(shape)
     n = math.prod(x.shape[dim] for dim in dims)
     found = [_row_ref(row, n, correction) for row in as_rows(x, dims).reshape(rows, n)]
@@ -188,9 +188,9 @@ def _on_cpu(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     check_dtype("var", variant, x)
-    dims = reduced_dims("var", x, dim)
+    dims = checked_dims(dim, x.ndim)
     check_memory(x)
-    shape = reduced_shape(x, dims, keepdim)
+    shape = result_shape(x.shape, dims, keepdim)
     return via_c.var_mean(as_rows(x, dims), math.prod(shape), shape, correction, variant, threads)
 
 
@@ -203,14 +203,14 @@ def _without_data(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     check_dtype("var", variant, x)
-    shape = reduced_shape(x, reduced_dims("var", x, dim), keepdim)
+    shape = result_shape(x.shape, checked_dims(dim, x.ndim), keepdim)
     return x.new_empty(shape), x.new_empty(shape)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     x, dim, _, correction, _, _ = inputs
-    dims = reduced_dims("var", x, dim)
-    ctx.kept_shape = reduced_shape(x, dims, True)
+    dims = checked_dims(dim, x.ndim)
+    ctx.kept_shape = result_shape(x.shape, dims, True)
     ctx.n = math.prod(x.shape[dim] for dim in dims)
     ctx.correction = correction
     ctx.save_for_backward(x, output[1])

@@ -3,6 +3,8 @@ imports it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,31 +12,75 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 
-__all__ = ["cumsum", "dot", "norm", "sum_all", "var_mean"]
+__all__ = ["cumsum", "dot", "norm", "sum_all", "sum_over", "var_mean"]
 
 
-def sum_all(x: Tensor, variant: str, threads: int | None) -> Tensor:
-    """The sum of a contiguous CPU tensor of a dtype that the variant takes, as a 0-d tensor.
+def _threads(threads: int | None) -> int:
+    """The most to use: None is torch.get_num_threads(). UsageError when it is below 1."""
+    if threads is None:
+        return torch.get_num_threads()
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    return threads
+
+
+def sum_all(x: Tensor, variant: str, mean: bool, threads: int | None) -> Tensor:
+    """The sum, or mean, of a contiguous CPU tensor of a dtype that the variant takes: 0-d.
 
     threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
     1 and when NONDET_PROBE_ISA names an instruction set that is not available.
     """
-    if threads is None:
-        threads = torch.get_num_threads()
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, got {threads}")
+    threads = _threads(threads)
     result = torch.empty((), dtype=x.dtype, device="cpu")
     try:
-        _C.sum(variant, CODES[x.dtype], x.data_ptr(), x.numel(), threads, "", result.data_ptr())
+        _C.sum(
+            variant,
+            mean,
+            CODES[x.dtype],
+            x.data_ptr(),
+            x.numel(),
+            threads,
+            "",
+            result.data_ptr(),
+        )
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
 
 
+def sum_over(
+    x: Tensor,
+    dims: Sequence[int],
+    shape: Sequence[int],
+    variant: str,
+    mean: bool,
+    threads: int | None,
+) -> Tensor:
+    """The same over the dimensions `dims` of a strided CPU tensor, to a result of this shape."""
+    threads = _threads(threads)
+    results = torch.empty(shape, dtype=x.dtype, device="cpu")
+    try:
+        _C.sum_over(
+            variant,
+            mean,
+            CODES[x.dtype],
+            x.data_ptr(),
+            x.shape,
+            x.stride(),
+            [dim in dims for dim in range(x.ndim)],
+            threads,
+            "",
+            results.data_ptr(),
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return results
+
+
 def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
     """The sum of products of two contiguous CPU tensors of one dtype and size, as a 0-d tensor."""
     result = torch.empty((), dtype=a.dtype, device="cpu")
-    workers = _workers(threads)
+    workers = _threads(threads)
     code, places = CODES[a.dtype], (a.data_ptr(), b.data_ptr())
     try:
         _C.dot(variant, code, *places, a.numel(), workers, "", result.data_ptr())
@@ -46,20 +92,12 @@ def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
 def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
     """The root of the sum of squares of a contiguous CPU tensor, as a 0-d tensor."""
     result = torch.empty((), dtype=x.dtype, device="cpu")
-    workers = _workers(threads)
+    workers = _threads(threads)
     try:
         _C.norm(variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr())
     except ValueError as error:
         raise UsageError(str(error)) from None
     return result
-
-
-def _workers(threads: int | None) -> int:
-    if threads is None:
-        return torch.get_num_threads()
-    if threads < 1:
-        raise UsageError(f"threads must be at least 1, got {threads}")
-    return threads
 
 
 def var_mean(
@@ -70,7 +108,7 @@ def var_mean(
     mean = torch.empty(shape, dtype=x.dtype, device="cpu")
     if rows == 0:
         return var, mean
-    workers = _workers(threads)
+    workers = _threads(threads)
     code, n = CODES[x.dtype], x.numel() // rows
     places = (var.data_ptr(), mean.data_ptr())
     try:
@@ -85,7 +123,7 @@ def cumsum(x: Tensor, n: int, variant: str, threads: int | None) -> Tensor:
     sums = torch.empty(x.shape, dtype=x.dtype, device="cpu")
     if x.numel() == 0:
         return sums
-    workers, rows = _workers(threads), x.numel() // n
+    workers, rows = _threads(threads), x.numel() // n
     try:
         _C.cumsum(variant, CODES[x.dtype], x.data_ptr(), rows, n, workers, "", sums.data_ptr())
     except ValueError as error:
