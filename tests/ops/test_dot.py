@@ -154,8 +154,8 @@ def test_exact_is_the_reference_and_binned_within_its_bound(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = family(name, dtype)
-    for number, whole in enumerate(vectors[:: 1 + len(vectors) // 25]):
-        x = whole[:500]
+    for number, whole in enumerate(vectors[:: 1 + len(vectors) // 12]):
+        x = whole[:400]
         y = partner(x, number)
         expected = bits_of(dot_ref(x, y))[0]
         binned = set()
