@@ -150,6 +150,18 @@ def test_quick_and_slow_rows_side_by_side() -> None:
     assert bits_of(mean) == bits_of(once_mean)
 
 
+def test_ties_are_decided_by_the_last_bit_of_all() -> None:
+    """y^2 of 25 bits lies half-way between two numbers of float32; then a hair above."""
+    for y in range(4097, 4197, 2):
+        square = y * y
+        even = square - 1 if (square - 1) // 2 % 2 == 0 else square + 1
+        assert var(torch.tensor([y, -y], dtype=torch.float32), correction=0).item() == even
+        for tiny in (2.0**-20, 2.0**-60, 2.0**-100):
+            x = torch.tensor([y, -y, tiny], dtype=torch.float32)
+            assert var(x).item() == square + 1, tiny
+            assert bits_of(var(x)) == bits_of(var_ref(x))
+
+
 def test_the_mean_far_from_zero() -> None:
     """Where the textbook formula loses everything in floating point."""
     x = torch.tensor([2.0**24, 2.0**24 + 2, 2.0**24 + 4])
