@@ -1,4 +1,4 @@
-"""Dimensions to reduce over, checked, and results computed row by row for the references."""
+"""Dimensions to reduce over, checked, and tensors brought into rows of them."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def result_shape(shape: Sequence[int], dims: Sequence[int], keepdim: bool) -> li
 
 
 def as_rows(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """x, or where they are not the last ones a copy, with the dimensions `dims` innermost and all
+    """x, or where they are not the last ones a copy, with the reduced dimensions innermost and
     contiguous, so that what is reduced lies in a row, in row-major order."""
-    if list(dims) != list(range(x.ndim - len(dims), x.ndim)):
-        x = x.permute([dim for dim in range(x.ndim) if dim not in dims] + list(dims))
+    count = x.dim()
+    if list(dims) != list(range(count - len(dims), count)):
+        x = x.permute([dim for dim in range(count) if dim not in dims] + list(dims))
     return x.contiguous()
 
 
