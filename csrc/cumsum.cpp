@@ -26,7 +26,6 @@ constexpr int64_t kElementsPerWorker = int64_t{1} << 15;
 
 struct Job {
   CumsumKernels kernels;
-  const Format& format;
   int64_t bytes;  // of an element
   const char* x;
   char* sums;
@@ -58,19 +57,10 @@ CumsumKernels kernels_of(Isa isa, Dtype dtype) {
   }
 }
 
-const Format& format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("cumsum takes float64, float32, bfloat16 and float16");
-  }
+void check(Dtype dtype) {
+  if (dtype != Dtype::float64 && dtype != Dtype::float32 && dtype != Dtype::bfloat16 &&
+      dtype != Dtype::float16)
+    throw std::invalid_argument("cumsum takes float64, float32, bfloat16 and float16");
 }
 
 // A row in chunks. Scanner: Total, zero(), total(row, chunk), scan(row, chunk, offset) -> total.
@@ -132,33 +122,35 @@ void scan_rows(const Job& job, const Scanner& scanner) {
 
 // ---- exact
 
-// Rows of one format, element by element, as bit patterns and integers.
+// One format, element by element, as bit patterns and integers.
+template <class Pattern, const Format& kFormat>
 struct Reader {
-  const Format& format;
-  int64_t bytes;
-  int fraction_bits;
-  int special;  // the biased exponent of infinities and NaNs
+  using Bits = Pattern;
+  static constexpr const Format& format = kFormat;
+  static constexpr int kFractionBits = kFormat.precision - 1;
+  // The biased exponent of infinities and NaNs.
+  static constexpr int kSpecial = static_cast<int>(kFormat.infinity >> kFractionBits);
 
-  explicit Reader(const Job& job)
-      : format(job.format),
-        bytes(job.bytes),
-        fraction_bits(job.format.precision - 1),
-        special(static_cast<int>(job.format.infinity >> fraction_bits)) {}
-
-  uint64_t bits(const char* at) const {
-    uint64_t pattern = 0;
-    std::memcpy(&pattern, at, bytes);  // little-endian, like all that is built for
+  static uint64_t bits(const char* row, int64_t i) {
+    Bits pattern;
+    std::memcpy(&pattern, row + i * int64_t{sizeof pattern}, sizeof pattern);
     return pattern;
   }
-  int biased(uint64_t pattern) const {
-    return static_cast<int>((pattern & ~format.sign) >> fraction_bits);
+  static void store(uint64_t bits, char* row, int64_t i) {
+    const Bits pattern = static_cast<Bits>(bits);
+    std::memcpy(row + i * int64_t{sizeof pattern}, &pattern, sizeof pattern);
+  }
+  static bool negative(uint64_t pattern) { return (pattern & format.sign) != 0; }
+  static uint64_t magnitude(uint64_t pattern) { return pattern & ~format.sign; }
+  static int biased(uint64_t pattern) {
+    return static_cast<int>(magnitude(pattern) >> kFractionBits);
   }
   // The element is +-significand * 2^exponent.
-  uint64_t significand(uint64_t pattern) const {
-    const uint64_t fraction = pattern & ((uint64_t{1} << fraction_bits) - 1);
-    return biased(pattern) == 0 ? fraction : fraction | uint64_t{1} << fraction_bits;
+  static uint64_t significand(uint64_t pattern) {
+    const uint64_t fraction = pattern & ((uint64_t{1} << kFractionBits) - 1);
+    return fraction | uint64_t{biased(pattern) != 0} << kFractionBits;
   }
-  int exponent(uint64_t pattern) const {
+  static int exponent(uint64_t pattern) {
     return std::max(biased(pattern), 1) - 1 + format.lowest_exponent;
   }
 };
@@ -170,44 +162,44 @@ struct Range {
   int64_t negative_zeros;  // how many elements, all of them -0.0, it begins with
 };
 
-Range range_of(const Job& job, const Reader& reader, int64_t row) {
+template <class Reader>
+Range range_of(const Job& job, int64_t row) {
   const char* at = job.from(row, 0);
   Range range{true, 0, 0};
   while (range.negative_zeros < job.n &&
-         reader.bits(at + range.negative_zeros * job.bytes) == job.format.sign)
+         Reader::bits(at, range.negative_zeros) == Reader::format.sign)
     ++range.negative_zeros;
-  int least = reader.special, most = 0;
+  // Zeros have no last bit to look after: less one, they come last.
+  uint64_t least = ~uint64_t{0}, most = 0;
   for (int64_t i = 0; i < job.n; ++i) {
-    const uint64_t pattern = reader.bits(at + i * job.bytes);
-    const int biased = reader.biased(pattern);
-    // Zeros have no last bit to look after.
-    if ((pattern & ~job.format.sign) != 0) least = std::min(least, biased);
-    most = std::max(most, biased);
+    const uint64_t magnitude = Reader::magnitude(Reader::bits(at, i));
+    least = std::min(least, magnitude - 1);
+    most = std::max(most, magnitude);
   }
-  range.unit = std::max(least, 1) - 1 + job.format.lowest_exponent;
-  const int length = std::max(most, 1) - std::max(least, 1) + job.format.precision +
-                     (64 - __builtin_clzll(static_cast<uint64_t>(job.n)));
-  range.fits = most < reader.special && length <= 126;
+  const int low = most == 0 ? 1 : std::max(Reader::biased(least + 1), 1);
+  const int high = std::max(Reader::biased(most), 1);
+  range.unit = low - 1 + Reader::format.lowest_exponent;
+  const int carries = 64 - __builtin_clzll(static_cast<uint64_t>(job.n));
+  range.fits =
+      high < Reader::kSpecial && high - low + Reader::format.precision + carries <= 126;
   return range;
 }
 
+template <class Reader>
 struct InIntegers {
   const Job& job;
-  const Reader& reader;
   Range range;
 
   __int128 zero() const { return 0; }
   template <class Keep>
   __int128 add(int64_t row, int64_t chunk, __int128 sum, const Keep& keep) const {
-    const int64_t first = chunk * kScanChunk;
-    for (int64_t i = first; i < first + job.in_chunk(chunk); ++i) {
-      const uint64_t pattern = reader.bits(job.from(row, i));
-      const uint64_t significand = reader.significand(pattern);
-      if (significand != 0) {
-        const __int128 term = static_cast<__int128>(significand)
-                              << (reader.exponent(pattern) - range.unit);
-        sum += (pattern & job.format.sign) != 0 ? -term : term;
-      }
+    const char* from = job.from(row, chunk * kScanChunk);
+    for (int64_t i = 0; i < job.in_chunk(chunk); ++i) {
+      const uint64_t pattern = Reader::bits(from, i);
+      // A zero may have an exponent below the unit.
+      const int shift = std::max(Reader::exponent(pattern) - range.unit, 0);
+      const __int128 term = static_cast<__int128>(Reader::significand(pattern)) << shift;
+      sum += Reader::negative(pattern) ? -term : term;
       keep(i, sum);
     }
     return sum;
@@ -216,59 +208,75 @@ struct InIntegers {
     return add(row, chunk, 0, [](int64_t, __int128) {});
   }
   __int128 scan(int64_t row, int64_t chunk, __int128 offset) const {
-    return add(row, chunk, offset, [&](int64_t i, __int128 sum) {
-      const bool negative = sum < 0 || i < range.negative_zeros;
+    const int64_t first = chunk * kScanChunk;
+    char* to = job.to(row, first);
+    const __int128 behind = add(row, chunk, offset, [&](int64_t i, __int128 sum) {
+      const bool negative = sum < 0 || first + i < range.negative_zeros;
       const unsigned __int128 magnitude = static_cast<unsigned __int128>(sum < 0 ? -sum : sum);
-      const uint64_t bits = round_leading({magnitude, range.unit, false}, negative, job.format);
-      std::memcpy(job.to(row, i), &bits, job.bytes);
-    }) - offset;
+      Reader::store(round_leading({magnitude, range.unit, false}, negative, Reader::format), to, i);
+    });
+    return behind - offset;
   }
 };
 
 // The row in the wide accumulator, every sum rounded from a copy of it.
-void scan_widely(const Job& job, const Reader& reader, const Range& range, int64_t row) {
+template <class Reader>
+void scan_widely(const Job& job, const Range& range, int64_t row) {
   Superacc sum;
   clear(sum);
   for (int64_t i = 0; i < job.n; ++i) {
-    const uint64_t pattern = reader.bits(job.from(row, i));
-    const bool negative = (pattern & job.format.sign) != 0;
-    if (reader.biased(pattern) == reader.special) {
-      const bool nan = (pattern & ~job.format.sign) != job.format.infinity;
+    const uint64_t pattern = Reader::bits(job.from(row, 0), i);
+    const bool negative = Reader::negative(pattern);
+    if (Reader::biased(pattern) == Reader::kSpecial) {
+      const bool nan = Reader::magnitude(pattern) != Reader::format.infinity;
       merge(sum.specials, {nan, !nan && !negative, !nan && negative});
     } else {
       make_room(sum, 1);
-      deposit_magnitude(sum, reader.significand(pattern), reader.exponent(pattern), negative);
+      deposit_magnitude(sum, Reader::significand(pattern), Reader::exponent(pattern), negative);
     }
     uint64_t bits;
-    if (!special(sum.specials, job.format, bits)) {
+    if (!special(sum.specials, Reader::format, bits)) {
       Superacc copy = sum;
-      bits = round_to(copy, job.format, i < range.negative_zeros);
+      bits = round_to(copy, Reader::format, i < range.negative_zeros);
     }
-    std::memcpy(job.to(row, i), &bits, job.bytes);
+    Reader::store(bits, job.to(row, 0), i);
   }
 }
 
+template <class Reader>
 void cumsum_exact(const Job& job) {
-  const Reader reader(job);
   if (job.by_chunks()) {
     for (int64_t row = 0; row < job.rows; ++row) {
-      const Range range = range_of(job, reader, row);
+      const Range range = range_of<Reader>(job, row);
       if (range.fits)
-        scan_row_shared(job, InIntegers{job, reader, range}, row);
+        scan_row_shared(job, InIntegers<Reader>{job, range}, row);
       else
-        scan_widely(job, reader, range, row);
+        scan_widely<Reader>(job, range, row);
     }
     return;
   }
   share_out(job.rows, job.rows_at_once(), job.workers(), [&](int, int64_t first, int64_t count) {
     for (int64_t row = first; row < first + count; ++row) {
-      const Range range = range_of(job, reader, row);
+      const Range range = range_of<Reader>(job, row);
       if (range.fits)
-        scan_row(job, InIntegers{job, reader, range}, row);
+        scan_row(job, InIntegers<Reader>{job, range}, row);
       else
-        scan_widely(job, reader, range, row);
+        scan_widely<Reader>(job, range, row);
     }
   });
+}
+
+void cumsum_exact(const Job& job, Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float64:
+      return cumsum_exact<Reader<uint64_t, kFormat64>>(job);
+    case Dtype::float32:
+      return cumsum_exact<Reader<uint32_t, kFormat32>>(job);
+    case Dtype::bfloat16:
+      return cumsum_exact<Reader<uint16_t, kFormatBf16>>(job);
+    default:
+      return cumsum_exact<Reader<uint16_t, kFormat16>>(job);
+  }
 }
 
 }  // namespace
@@ -281,9 +289,8 @@ CumsumVariant cumsum_variant(const std::string& name) {
 
 void cumsum(Dtype dtype, CumsumVariant variant, const void* x, int64_t rows, int64_t n, int threads,
             const std::string& isa, void* sums) {
-  const Format& format = format_of(dtype);
+  check(dtype);
   const Job job{kernels_of(choose_isa(isa), dtype),
-                format,
                 element_bytes(dtype),
                 static_cast<const char*>(x),
                 static_cast<char*>(sums),
@@ -292,7 +299,7 @@ void cumsum(Dtype dtype, CumsumVariant variant, const void* x, int64_t rows, int
                 threads};
   if (n == 0) return;
   if (variant == CumsumVariant::exact)
-    cumsum_exact(job);
+    cumsum_exact(job, dtype);
   else if (dtype == Dtype::float64)
     scan_rows(job, InFloats<double>{job});
   else

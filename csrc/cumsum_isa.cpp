@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <cstring>
 
-#include "rounding.hpp"
 #pragma GCC diagnostic push
 // gcc 12 takes the deliberately undefined registers of its own AVX-512 header for a mistake.
 #pragma GCC diagnostic ignored "-Wuninitialized"

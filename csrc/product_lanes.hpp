@@ -84,8 +84,10 @@ bool add_splits(const Source& source, int64_t n, Splits& splits, WideAcc& acc) {
   const uint64_t most = largest_addend(source, n);
   if (most == 0) return true;
   if (most < kInfinityBits) {
-    splits.exponent = exponent_above<double>(most);
-    for (splits.parts = 2; splits.parts <= kMost; ++splits.parts)
+    const int exponent = exponent_above<double>(most);
+    splits.parts = exponent == splits.exponent ? splits.parts + 1 : 2;
+    splits.exponent = exponent;
+    for (; splits.parts <= kMost; ++splits.parts)
       if (add_parts<kMost>(source, n, splits, acc)) return true;
   }
   splits.parts = 2;

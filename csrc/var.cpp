@@ -191,20 +191,26 @@ void var_exact_by_pieces(const Job& job, int64_t row) {
   finish_exactly(job, row, sums[0]);
 }
 
-void var_exact_row(const Job& job, int64_t row, int& exponent) {
+// How the rows before were added, which is how a row is tried first.
+struct Habits {
+  int exponent;
+  Moments sums;
+};
+
+void var_exact_row(const Job& job, int64_t row, Habits& habits) {
   if (job.kernels.quick != nullptr && job.n <= kQuickRow) {
     QuickMoments found;
     uint64_t var, mean;
-    if (job.kernels.quick(job.at(row, 0), job.n, exponent, found) &&
+    if (job.kernels.quick(job.at(row, 0), job.n, habits.exponent, found) &&
         finish(found, job.n, job.correction, job.format, var, mean)) {
       if (mean == 0 && all_negative_zero(job, row)) mean = job.format.sign;
       return job.store(row, var, mean);
     }
   }
-  Moments sums;
-  clear(sums);
-  job.kernels.exact(job.at(row, 0), job.n, sums);
-  finish_exactly(job, row, sums);
+  clear(habits.sums.sum.acc);
+  clear(habits.sums.squares.acc);
+  job.kernels.exact(job.at(row, 0), job.n, habits.sums);
+  finish_exactly(job, row, habits.sums);
 }
 
 void var_exact(const Job& job) {
@@ -215,8 +221,10 @@ void var_exact(const Job& job) {
     for (int64_t row = 0; row < job.rows; ++row) var_exact_by_pieces(job, row);
   } else {
     share_out(job.rows, job.rows_at_once(), job.workers(), [&](int, int64_t first, int64_t count) {
-      int exponent = 0;
-      for (int64_t row = first; row < first + count; ++row) var_exact_row(job, row, exponent);
+      Habits habits;
+      habits.exponent = 0;
+      clear(habits.sums);
+      for (int64_t row = first; row < first + count; ++row) var_exact_row(job, row, habits);
     });
   }
 }

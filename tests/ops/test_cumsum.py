@@ -85,8 +85,8 @@ def test_no_mode_changes_a_bit(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_exact_is_the_reference(name: str, dtype: torch.dtype) -> None:
     vectors = family(name, dtype)
-    for number, whole in enumerate(vectors[:: 1 + len(vectors) // 15]):
-        x = whole[:250]
+    for number, whole in enumerate(vectors[:: 1 + len(vectors) // 12]):
+        x = whole[:200]
         assert bits_of(cumsum(x, 0)) == bits_of(cumsum_ref(x, 0)), number
 
 
@@ -186,7 +186,7 @@ REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: cumsum(torch.ones(2), 0, variant="binned"), UnknownNameError, "Known: exact, fixed"),
     (lambda: cumsum(torch.ones(2).int(), 0), TypeError, "takes float64, .*; got int32"),
     (lambda: cumsum([1.0], 0), TypeError, "got list"),  # type: ignore[arg-type]
-    (lambda: cumsum(torch.ones(2), 1), IndexError, "dim 1 .* out of range for a tensor of 1"),
+    (lambda: cumsum(torch.ones(2), 1), IndexError, "dim 1 is out of range for a tensor of 1"),
     (lambda: cumsum(torch.ones(2), 0, threads=0), UsageError, "at least 1, got 0"),
 ]
 

@@ -58,7 +58,9 @@ def test_a_second_registration_of_a_name_is_refused() -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(UnknownNameError, match=r"unknown op 'summ'; did you mean 'sum'\? Known: "):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown op 'summ'; did you mean 'sum'.*\? Known: "
+    ):
         registry.variants("summ")
     with pytest.raises(
         UnknownNameError,
