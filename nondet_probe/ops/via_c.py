@@ -31,7 +31,7 @@ def sum_all(x: Tensor, variant: str, mean: bool, threads: int | None) -> Tensor:
     1 and when NONDET_PROBE_ISA names an instruction set that is not available.
     """
     threads = _threads(threads)
-    result = torch.empty((), dtype=x.dtype, device="cpu")
+    result = x.new_empty(())
     try:
         _C.sum(
             variant,
