@@ -45,7 +45,7 @@ def in_rows(x: Tensor, dim: int | tuple[int, ...] | None) -> list[Tensor]:
 def test_every_layout_gives_the_bits_of_rows(
     layout: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = LAYOUTS[layout](normal(6 * 17 * 70, dtype, 1).reshape(6, 17, 70))
+    x = LAYOUTS[layout](normal(5 * 9 * 66, dtype, 1).reshape(5, 9, 66))
     for number, dim in enumerate(DIMS):
         monkeypatch.setenv("NONDET_PROBE_ISA", ISAS[number % len(ISAS)])
         rows = in_rows(x, dim)
@@ -145,7 +145,8 @@ def test_columns_by_atomic_are_seen_to_vary(dtype: torch.dtype) -> None:
 def test_more_than_2_to_the_31_elements_are_read_where_they_lie() -> None:
     count = (1 << 31) + 12_345
     one = torch.tensor([1.0], dtype=torch.float16)
-    assert sum_all(torch.tensor([0.5]).expand(count)).item() == count / 2
+    half = torch.tensor([0.5])
+    assert bits_of(sum_all(half.expand(count))) == bits_of(torch.tensor(count / 2))
     assert bits_of(sum_all(one.expand(count))) == [FORMATS[torch.float16].infinity]
     pair = torch.tensor([1.0, 2.0**-20], dtype=torch.float64)
     assert sum_all(pair.expand(1 << 28, 2), 0).tolist() == [2.0**28, 2.0**8]
