@@ -94,19 +94,4 @@ NDP_HD static inline Leading square_root(Leading x) {
   return {root, x.exponent / 2, x.sticky || rest != 0};
 }
 
-// A floating-point result, brought to `format`; NaN becomes the positive quiet one.
-NDP_HD static inline uint64_t round_double(double x, const Format& format) {
-  uint64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const bool negative = bits >> 63;
-  const int biased = static_cast<int>(bits >> 52) & 0x7ff;
-  const uint64_t fraction = bits & 0xfffffffffffff;
-  if (biased == 0x7ff) {
-    if (fraction != 0) return format.quiet_nan;
-    return negative ? format.infinity | format.sign : format.infinity;
-  }
-  const uint64_t significand = biased == 0 ? fraction : fraction | 0x10000000000000;
-  return round_leading({significand, (biased == 0 ? 1 : biased) - 1075, false}, negative, format);
-}
-
 }  // namespace ndp
