@@ -24,6 +24,8 @@ LARGE = 1 << 28  # bytes, eight times the last-level cache
 LISTED = 1 << 24  # elements beside math.fsum: a list of them takes 32 bytes each
 SMALL = (1, 1000, 100_000)
 CALLS = 300  # of a small one in a round
+CACHED = 1 << 19  # bytes, half of the second-level cache
+COLUMNS = ("fixed_order", "exact", "two_pass", "atomic")  # variants that read columns as such
 VARIANTS = [variant.name for variant in variants("sum")]
 
 
@@ -148,6 +150,53 @@ def test_exact_on_wide_ranges(benchmark: BenchmarkFixture, name: str, dtype: tor
     benchmark.pedantic(sum_all, (x,), {"threads": 1}, rounds=3)
 
 
+def test_exact_where_every_block_is_wide(benchmark: BenchmarkFixture) -> None:
+    """600 binades in every block, which is nothing that a split reaches; fsum has its list made."""
+    rng = np.random.default_rng(0)
+    n = LISTED // 16
+    x = torch.from_numpy(rng.standard_normal(n) * 2.0 ** rng.integers(-300, 300, n))
+    values = x.tolist()
+    slower = "math.fsum, wide range"
+    calls = {slower: lambda: math.fsum(values), "exact, wide range": lambda: sum_all(x)}
+    ratio = beside(x, 1, calls, slower, rounds=5)
+    benchmark.pedantic(sum_all, (x,), {"threads": 1}, rounds=3)
+    assert ratio["exact, wide range"] >= 5.0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_columns(benchmark: BenchmarkFixture, dtype: torch.dtype, threads: int) -> None:
+    """Sums over the leading dimension, of 4096 columns."""
+    x = large(dtype).reshape(-1, 4096)
+    slower = "torch.sum(0)"
+    calls: dict[str, Callable[[], object]] = {
+        slower: lambda: x.sum(0),
+        **{f"{name}, columns": lambda name=name: sum_all(x, 0, variant=name) for name in COLUMNS},
+    }
+    ratio = beside(x, threads, calls, slower, rounds=ROUNDS // 2)
+    benchmark.pedantic(sum_all, (x, 0), {"threads": threads}, rounds=3)
+    if dtype is torch.float32:
+        assert ratio["fixed_order, columns"] >= 1.5
+        assert ratio["exact, columns"] >= 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_in_the_second_cache(benchmark: BenchmarkFixture, dtype: torch.dtype) -> None:
+    x = normal(CACHED // dtype.itemsize, dtype)
+    calls = {
+        name: lambda call=call: [call() for _ in range(CALLS)]
+        for name, call in every_variant(x).items()
+    }
+    with torch_threads(1):
+        times = interleave(calls, ROUNDS)
+    found = {name: ratios(times["torch.sum"], times[name]) for name in VARIANTS}
+    write_rows(
+        "sum", [row(name, x, 1, "ratio to torch.sum", "x", of) for name, of in found.items()]
+    )
+    benchmark(sum_all, x, threads=1)
+    assert found["exact"].median >= 0.2
+
+
 @pytest.mark.parametrize("n", SMALL)
 def test_small(benchmark: BenchmarkFixture, n: int) -> None:
     """Microseconds a call, Python and all."""
@@ -167,3 +216,32 @@ def test_small(benchmark: BenchmarkFixture, n: int) -> None:
         ],
     )
     benchmark(sum_all, x, threads=1)
+    if n == 1000:
+        least = {name: min(seconds) / micro for name, seconds in times.items()}
+        for name in VARIANTS:
+            assert least[name] - least["torch.sum"] <= (9 if name == "exact" else 6), name
+
+
+def test_small_with_gradient(benchmark: BenchmarkFixture) -> None:
+    """Microseconds of forward and backward together."""
+    x = normal(1000).requires_grad_()
+
+    def both(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        x.grad = None
+        function(x).backward()
+
+    calls: dict[str, Callable[[], object]] = {
+        "torch.sum, backward": lambda: [both(torch.sum) for _ in range(CALLS)],
+        "exact, backward": lambda: [both(sum_all) for _ in range(CALLS)],
+    }
+    with torch_threads(1):
+        times = interleave(calls, ROUNDS)
+    micro = CALLS / 1e6
+    rows = [
+        row(name, x, 1, "time", "us", Spread.of([value / micro for value in seconds]))
+        for name, seconds in times.items()
+    ]
+    write_rows("sum", rows)
+    benchmark(both, sum_all)
+    ours, theirs = rows[1].spread.median, rows[0].spread.median
+    assert ours - theirs <= 35

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.env.torch_private import (
+    OpOverload,
     below_autograd,
     forward_mode_is_on,
     transforms_are_on,
@@ -50,7 +51,10 @@ def define(
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
     overload = getattr(torch.ops.nondet_probe, op).default
-    with_gradient = _with_gradient(op, overload, setup_context, backward)
+    if "Tensor[]" in schema or "Tensor?[]" in schema:
+        with_gradient = overload  # only torch's own knows how to look into lists
+    else:
+        with_gradient = _with_gradient(op, overload, setup_context, backward)
 
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -82,14 +86,16 @@ def define(
 
 def _with_gradient(
     op: str,
-    overload: Callable[..., Any],
+    overload: OpOverload,
     setup_context: Callable[..., None] | None,
     backward: Callable[..., Any] | None,
 ) -> Callable[..., Any]:
     """What `torch.library.register_autograd` makes of the formula, without what it needs to be
     called by the dispatcher."""
+    defaults = tuple(argument.default_value for argument in overload._schema.arguments)
 
     def forward(ctx: Any, *given: Any) -> Any:
+        given += defaults[len(given) :]
         with below_autograd():
             output = overload(*given)
         if setup_context is not None:

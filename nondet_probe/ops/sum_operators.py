@@ -14,6 +14,8 @@ from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.dims import checked_dims, result_shape
+from nondet_probe.ops.registry import variants
+from nondet_probe.ops.sum_variants import SUM_DTYPES
 
 __all__ = ["define_sums"]
 
@@ -22,15 +24,21 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
     """Register `nondet_probe::<op>` (x, variant, threads) and `nondet_probe::<op>_dim` (x, dim,
     keepdim, variant, threads), and return the functions that call them."""
 
+    names = frozenset(variant.name for variant in variants(op))
+
+    def check(x: Tensor, variant: str) -> None:
+        if variant not in names or x.dtype not in SUM_DTYPES:
+            check_dtype(op, variant, x)
+
     def full_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
-        check_dtype(op, variant, x)
+        check(x, variant)
         check_memory(x)
         if x.is_contiguous():
             return via_c.sum_all(x, variant, mean, threads)
         return via_c.sum_over(x, list(range(x.ndim)), [], variant, mean, threads)
 
     def full_fake(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
-        check_dtype(op, variant, x)
+        check(x, variant)
         return x.new_empty(())
 
     def full_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -44,7 +52,7 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
     def dim_cpu(
         x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
     ) -> Tensor:
-        check_dtype(op, variant, x)
+        check(x, variant)
         check_memory(x)
         dims = checked_dims(dim, x.ndim)
         return via_c.sum_over(x, dims, result_shape(x.shape, dims, keepdim), variant, mean, threads)
@@ -52,7 +60,7 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
     def dim_fake(
         x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
     ) -> Tensor:
-        check_dtype(op, variant, x)
+        check(x, variant)
         return x.new_empty(result_shape(x.shape, checked_dims(dim, x.ndim), keepdim))
 
     def dim_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

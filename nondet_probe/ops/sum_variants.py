@@ -63,7 +63,7 @@ def register_sums(op: str, *, mean: bool) -> None:
             "exact",
             Guarantee.CORRECTLY_ROUNDED,
             "half an ulp of the result, always",
-            "34 KB a thread; over leading dimensions 600 bytes a column, for 2 KB of columns",
+            "34 KB a thread; down columns 616 bytes a column, for at most 4096 at a time",
             "blocks of 16384 in fp64 that span more than about 70 binades, or hold an infinity or "
             "NaN (any dtype), are added one element at a time",
             "Error-free additions, checked, into a fixed-point number wide enough for every sum."

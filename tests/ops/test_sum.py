@@ -21,7 +21,7 @@ from nondet_probe.ops.rational import FORMATS, exact_sum, round_to_bits
 DTYPES = list(FORMATS)
 VARIANTS = [variant.name for variant in variants("sum")]
 ORDERED = [v.name for v in variants("sum") if v.guarantee >= Guarantee.LAUNCH_INVARIANT]
-# Threads are started for at least 4 MiB each: this is enough for two and a half.
+# Enough for two and a half of the pieces that threads take at a time.
 MANY_BYTES = 10 << 20
 
 
@@ -48,12 +48,24 @@ def test_sum_ordered_variants_are_bit_identical(
         assert one(x, variant, threads) == expected, threads
 
 
+def relative_unit(x: Tensor) -> Fraction:
+    return Fraction(2) ** (-53 if x.dtype is torch.float64 else -24)
+
+
+def magnitudes(x: Tensor) -> Fraction:
+    total = exact_sum(x.abs())
+    assert isinstance(total, Fraction)
+    return total
+
+
 def rounding_errors(depth: int, x: Tensor) -> Fraction:
     """d u/(1 - d u) sum|x|: the error of `depth` additions on the way of every element."""
-    relative = depth * Fraction(2) ** (-53 if x.dtype is torch.float64 else -24)
-    magnitudes = exact_sum(x.abs())
-    assert isinstance(magnitudes, Fraction)
-    return relative / (1 - relative) * magnitudes
+    relative = depth * relative_unit(x)
+    return relative / (1 - relative) * magnitudes(x)
+
+
+def chunk_rounds(x: Tensor) -> int:
+    return math.ceil(math.log2(math.ceil(x.numel() / 4096)))
 
 
 def grid_error(x: Tensor) -> Fraction:
@@ -64,11 +76,12 @@ def grid_error(x: Tensor) -> Fraction:
 # The bounds of registry.Variant.error_bound, before the rounding to the dtype.
 BOUNDS: dict[str, Callable[[Tensor], Fraction]] = {
     "atomic": lambda x: rounding_errors(20 + math.ceil(x.numel() / 1024), x),
-    "fixed_order": lambda x: rounding_errors(
-        69 + math.ceil(math.log2(math.ceil(x.numel() / 4096))), x
-    ),
+    "two_pass": lambda x: rounding_errors(71 + chunk_rounds(x), x),  # on two threads
+    "fixed_order": lambda x: rounding_errors(69 + chunk_rounds(x), x),
     "binned": grid_error,
     "exact": lambda x: Fraction(0),
+    "kahan": lambda x: 3 * relative_unit(x) * magnitudes(x),
+    "pairwise": lambda x: rounding_errors(12 + chunk_rounds(x), x),
 }
 
 
@@ -122,6 +135,21 @@ def test_sum_atomic_is_seen_to_vary(threads: int, dtype: torch.dtype) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sum_two_pass_follows_the_threads_and_nothing_else(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = normal(600_000, dtype, 5)
+    expected = {threads: one(x, "two_pass", threads) for threads in range(1, 9)}
+    assert len(set(expected.values())) > 2  # its guarantee ends at another launch
+    assert expected[1] == one(x, "fixed_order")
+    for isa in _C.available_isas():
+        monkeypatch.setenv("NONDET_PROBE_ISA", isa)
+        for _ in range(3):
+            for threads, bits in expected.items():
+                assert one(x, "two_pass", threads) == bits, (isa, threads)
+
+
 def test_sum_atomic_on_one_thread_does_not_vary() -> None:
     x = normal(100_000, torch.float32, 2)
     assert len(distinct(lambda: one(x, "atomic", 1), enough=2, most=50)) == 1
@@ -168,12 +196,12 @@ def test_a_lazily_negated_tensor_is_read_negated() -> None:
 
 
 def test_threads_default_to_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
+    taken: list[object] = []
 
     class Recorder:
         @staticmethod
-        def sum(variant: str, dtype: int, x: int, n: int, threads: int, *rest: object) -> None:
-            taken.append(threads)
+        def sum(*given: object) -> None:
+            taken.append(given[5])
 
     monkeypatch.setattr("nondet_probe.ops.via_c.sums._C", Recorder)
     sum_all(torch.ones(3))
@@ -185,8 +213,10 @@ REFUSALS = [
     (lambda: torch.ones(3), {"variant": "exakt"}, UnknownNameError, "Known: atomic, binned, exact"),
     (lambda: torch.ones(3, dtype=torch.int32), {}, TypeError, "takes float64, .*; got int32"),
     (lambda: torch.ones(3, dtype=torch.complex64), {}, TypeError, "got complex64; convert"),
-    (lambda: torch.ones(4, 3).t(), {}, TypeError, r"strides \(1, 3\); pass x.contiguous\(\)"),
-    (lambda: torch.ones(1).expand(5), {}, TypeError, "pass x.contiguous"),
+    (lambda: torch.ones(3, 4), {"dim": 2}, IndexError, "dim 2 is out of range for a tensor of 2"),
+    (lambda: torch.ones(3, 4), {"dim": (0, -3)}, IndexError, "dim -3 is out of range"),
+    (lambda: torch.ones(()), {"dim": 1}, IndexError, "dim 1 is out of range for a tensor of 0"),
+    (lambda: torch.ones(3, 4), {"dim": (1, -1)}, UsageError, r"dim -1 is given twice in dim=\(1"),
     (lambda: torch.ones(3).to_sparse(), {}, TypeError, "got layout torch.sparse_coo; pass x.to"),
     (lambda: torch.ones(3, device="meta"), {}, TypeError, "on cpu, got one on meta"),
     (lambda: torch.ones(3), {"threads": 0}, UsageError, "threads must be at least 1, got 0"),

@@ -12,6 +12,7 @@ from generators import bits_of, normal, random_bits
 from torch import Tensor
 
 from nondet_probe import _C
+from nondet_probe.ops import mean
 from nondet_probe.ops import sum as sum_all
 from nondet_probe.ops.rational import FORMATS
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     platform.machine() not in {"x86_64", "AMD64"}, reason="the modes are set as on x86"
 )
 
-VARIANTS = ["fixed_order", "binned", "exact"]
+VARIANTS = ["fixed_order", "binned", "exact", "two_pass", "kahan", "pairwise"]
 LIBM = ctypes.CDLL(None)
 NEAREST, DOWN, UP, ZERO = 0x000, 0x400, 0x800, 0xC00
 
@@ -51,7 +52,11 @@ def vectors(dtype: torch.dtype) -> list[Tensor]:
 
 
 def results(dtype: torch.dtype, xs: list[Tensor]) -> list[int]:
-    return [bits_of(sum_all(x, variant=variant, threads=2))[0] for variant in VARIANTS for x in xs]
+    whole = [bits_of(sum_all(x, variant=variant, threads=2))[0] for variant in VARIANTS for x in xs]
+    columns = xs[2].reshape(100, 200)
+    by_column = [sum_all(columns, 0, variant=variant, threads=2) for variant in VARIANTS]
+    means = [mean(columns, 0, variant=variant, threads=2) for variant in VARIANTS]
+    return whole + [bits for of in (*by_column, *means) for bits in bits_of(of)]
 
 
 @pytest.mark.parametrize("dtype", FORMATS)

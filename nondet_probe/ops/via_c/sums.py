@@ -25,7 +25,7 @@ def sum_all(x: Tensor, variant: str, mean: bool, threads: int | None) -> Tensor:
     1 and when NONDET_PROBE_ISA names an instruction set that is not available.
     """
     threads = at_most(threads)
-    result = torch.empty((), dtype=x.dtype, device="cpu")
+    result = x.new_empty(())
     try:
         _C.sum(
             variant,
