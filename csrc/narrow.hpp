@@ -1,5 +1,4 @@
-// One fp64 number, or the exact sum of two, rounded to nearest even to a format of at most 53 bits.
-// Bit patterns as in superacc.hpp's round_to; needs the default rounding mode.
+// fp64 numbers on their way to narrower formats, and back. Needs the default rounding mode.
 #pragma once
 
 #include <cstdint>
@@ -9,36 +8,25 @@
 
 namespace ndp {
 
-NDP_HD static inline uint64_t round_double(double x, const Format& format) {
-  uint64_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  const uint64_t sign = bits >> 63 ? format.sign : 0;
-  const int biased = static_cast<int>(bits >> 52) & 0x7ff;
-  const uint64_t fraction = bits & 0xfffffffffffff;
-  if (biased == 0x7ff) return fraction != 0 ? format.quiet_nan : format.infinity | sign;
-  const uint64_t significand = biased == 0 ? fraction : fraction | 0x10000000000000;
-  const int exponent = (biased == 0 ? 1 : biased) - 1023;  // of the leading bit, where normal
-  // `last` is the exponent of the result's lowest bit; what lies below it is rounded off.
-  const int wanted = exponent - (format.precision - 1);
-  const int last = wanted > format.lowest_exponent ? wanted : format.lowest_exponent;
-  const int off = last - (exponent - 52);
-  if (off > 54) return sign;  // below half of the smallest subnormal
-  const uint64_t kept = significand >> off;
-  const uint64_t rest = significand & ((uint64_t{1} << off) - 1);
-  const uint64_t half = off > 0 ? uint64_t{1} << (off - 1) : 0;
-  uint64_t rounded =
-      (static_cast<uint64_t>(last - format.lowest_exponent) << (format.precision - 1)) + kept;
-  rounded += rest > half || (rest == half && off > 0 && (kept & 1));
-  return (rounded < format.infinity ? rounded : format.infinity) | sign;
+// An element of a format of 16 bits, exactly.
+NDP_HD static inline double widened(uint16_t bits, const Format& format) {
+  const int fraction_bits = format.precision - 1;
+  const uint64_t magnitude = bits & (format.sign - 1);
+  const double sign = bits & format.sign ? -1.0 : 1.0;
+  if (magnitude >= format.infinity)
+    return magnitude == format.infinity ? sign * __builtin_inf() : __builtin_nan("");
+  const uint64_t biased = magnitude >> fraction_bits;
+  const uint64_t fraction = magnitude & ((uint64_t{1} << fraction_bits) - 1);
+  const uint64_t significand = biased == 0 ? fraction : fraction | uint64_t{1} << fraction_bits;
+  const int exponent = format.lowest_exponent + static_cast<int>(biased == 0 ? 0 : biased - 1);
+  return sign * __builtin_ldexp(static_cast<double>(significand), exponent);
 }
 
-// high + low, for a finite sum of two numbers whose result does not overflow in fp64.
-NDP_HD static inline uint64_t round_pair(double high, double low, const Format& format) {
-  if (low == 0.0) return round_double(high, format);
+// high + low rounded to odd: of the two fp64 neighbours of a sum that is none the odd one. It keeps on
+// which side of every narrower tie the sum lies, so that a second rounding, to at most 51 bits, is
+// as good as the only one.
+NDP_HD static inline double add_to_odd(double high, double low) {
   const double sum = high + low;
-  if (format.precision == 53) return round_double(sum, format);
-  // Rounded to odd first: of the two fp64 neighbours the odd one. It keeps on which side of every
-  // narrower tie the sum lies, so that the second rounding is as good as the only one.
   const double part = sum - high;
   const double rest = (high - (sum - part)) + (low - part);
   uint64_t bits;
@@ -46,7 +34,13 @@ NDP_HD static inline uint64_t round_pair(double high, double low, const Format& 
   if (rest != 0.0 && (bits & 1) == 0) bits += (rest > 0.0) == (sum > 0.0) ? 1 : -1;
   double odd;
   std::memcpy(&odd, &bits, sizeof odd);
-  return round_double(odd, format);
+  return odd;
+}
+
+// high + low, rounded once, for a finite sum of two numbers.
+NDP_HD static inline uint64_t round_pair(double high, double low, const Format& format) {
+  if (low == 0.0) return round_double(high, format);
+  return round_double(format.precision == 53 ? high + low : add_to_odd(high, low), format);
 }
 
 }  // namespace ndp

@@ -19,6 +19,8 @@ namespace ndp {
 NDP_EACH_LEVEL(NDP_DECLARE)
 #undef NDP_DECLARE
 
+namespace scattering {
+
 namespace {
 
 ScatterKernels kernels_of(Isa isa, Dtype dtype) {
@@ -203,6 +205,8 @@ int64_t run(ScatterVariant variant, const Scatter& given, const ScatterKernels& 
 
 }  // namespace
 
+}  // namespace scattering
+
 ScatterVariant scatter_variant(const std::string& name) {
   if (name == "atomic") return ScatterVariant::atomic;
   if (name == "ordered") return ScatterVariant::ordered;
@@ -212,6 +216,7 @@ ScatterVariant scatter_variant(const std::string& name) {
 }
 
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
+  using namespace scattering;
   const ScatterKernels kernels = kernels_of(choose_isa(isa), job.dtype);
   switch (job.dtype) {
     case Dtype::float64:

@@ -6,7 +6,7 @@
 #include "inexact.hpp"
 #include "scatter_parts.hpp"
 
-namespace ndp {
+namespace ndp::scattering {
 
 namespace {
 
@@ -420,4 +420,4 @@ template void scatter_fixed_point<float>(Scattering<float>&);
 template void scatter_fixed_point<Bf16>(Scattering<Bf16>&);
 template void scatter_fixed_point<F16>(Scattering<F16>&);
 
-}  // namespace ndp
+}  // namespace ndp::scattering

@@ -11,7 +11,7 @@
 #include "parallel.hpp"
 #include "scatter.hpp"
 
-namespace ndp {
+namespace ndp::scattering {
 
 struct Bf16 {
   uint16_t bits;
@@ -262,4 +262,4 @@ void scatter_exact(Scattering<T>& job);
 template <class T>
 void scatter_fixed_point(Scattering<T>& job);
 
-}  // namespace ndp
+}  // namespace ndp::scattering
