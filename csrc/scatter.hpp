@@ -44,7 +44,7 @@ int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high
 // `ordered` is a format (docs/ops/scatter.md): these two never change. Single elements are added
 // chunk by chunk unless it is to be strict, rows of several one after the other.
 constexpr int64_t kScatterChunk = 65536;
-constexpr int64_t kChunkPerDestination = 8;
+constexpr int64_t kChunkPerDestination = 2;
 
 constexpr int64_t ordered_chunk(int64_t destinations) {
   const int64_t wanted = kChunkPerDestination * destinations;

@@ -5,6 +5,7 @@
 
 #include "inexact.hpp"
 #include "scatter_parts.hpp"
+#include "table.hpp"
 
 namespace ndp::scattering {
 
@@ -12,8 +13,8 @@ namespace {
 
 // A table with room for one thread's share of the sums.
 struct ExactTable {
-  std::vector<double> high;
-  std::vector<double> low;  // empty until the first addition that was rounded
+  Table<double> high;
+  Table<double> low;  // empty until the first addition that was rounded
   std::vector<Spilled> spilled;
 };
 
@@ -32,12 +33,15 @@ template <class T>
 void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
                   const T* source, int64_t count) {
   const bool plainly = sizeof(T) < sizeof(double) && inexact_is_kept();
-  const bool far = table.high.size() * sizeof(double) > kFarBytes;
+  const bool far = table.high.size() * int64_t{sizeof(double)} > kFarBytes;
   for (int64_t i = 0; i < count;) {
     if (plainly)
       i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, far);
     if (i == count) return;
-    if (table.low.empty()) table.low.resize(table.high.size());
+    if (table.low.empty()) {
+      table.low = Table<double>(table.high.size());
+      std::fill_n(table.low.data(), table.low.size(), 0.0);
+    }
     const int64_t some = std::min(kPairsAfterMiss, count - i);
     const size_t before = table.spilled.size();
     table.spilled.resize(before + some);
@@ -96,8 +100,8 @@ class ExactCells {
 
   // The first table starts with the initial values, the others with what changes no sum.
   void start(ExactTable& table, bool first) {
-    table.high.resize(cells_.high - cells_.low);
-    for (size_t i = 0; i < table.high.size(); ++i)
+    table.high = Table<double>(cells_.high - cells_.low);
+    for (int64_t i = 0; i < table.high.size(); ++i)
       table.high[i] = first ? static_cast<double>(value(cell(i))) : -0.0;
   }
 
@@ -348,10 +352,13 @@ void fixed_point_cells(Scattering<T>& job) {
   const FixedPoint<T> fixed(job);
   const int64_t n = job.job.n, cells = job.cells();
   const int workers = table_workers(n, cells, job.threads);
-  std::vector<std::vector<int64_t>> tables(workers);
+  std::vector<Table<int64_t>> tables(workers);
   each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
-    std::vector<int64_t>& table = tables[worker];
-    if (table.empty()) table.resize(cells);
+    Table<int64_t>& table = tables[worker];
+    if (table.empty()) {
+      table = Table<int64_t>(cells);
+      std::fill_n(table.data(), cells, 0);
+    }
     job.each_block(piece * kPiece, std::min(n, (piece + 1) * kPiece),
                    [&](const int64_t* index, int64_t first, int64_t count) {
                      constexpr int64_t kSome = 512;
@@ -365,11 +372,11 @@ void fixed_point_cells(Scattering<T>& job) {
   });
   if (job.bad() >= 0) return;
 
-  std::vector<int64_t> totals(cells);
+  Table<int64_t> totals(cells);
   fixed.fix(job.out(), cells, totals.data());
   bool doubtful = false;  // a zero that may have to be -0
   for (int64_t cell = 0; cell < cells; ++cell) {
-    for (const std::vector<int64_t>& table : tables)
+    for (const Table<int64_t>& table : tables)
       if (!table.empty()) totals[cell] += table[cell];
     doubtful |= totals[cell] == 0 && is_negative_zero(job.out()[cell]);
   }

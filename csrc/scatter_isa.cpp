@@ -114,11 +114,11 @@ void widen(const void* data, int64_t n, void* to) {
   if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
 }
 
-// Calls step(j) for j < n. Cells of a far table are asked for in time.
+// Calls step(j) for j < n; there are `known` indices. Cells of a far table are asked for in time.
 template <class Cell, class Step>
-NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bool far,
-                          const Step& step) {
-  constexpr int64_t kEarly = 32;
+NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, int64_t known,
+                          bool far, const Step& step) {
+  constexpr int64_t kEarly = 64;
   // The indices of the next block are looked at in one go: they should be there by then.
   constexpr int64_t kLine = 64 / sizeof *index;
   int64_t j = 0;
@@ -126,7 +126,7 @@ NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bo
     __builtin_prefetch(index + j + kBlock);
 #pragma GCC unroll 8
     for (int64_t k = j; k < j + kLine; ++k) {
-      if (far && k + kEarly < n) __builtin_prefetch(table + index[k + kEarly], 1);
+      if (far && k + kEarly < known) __builtin_prefetch(table + index[k + kEarly], 1);
       step(k);
     }
   }
@@ -144,9 +144,9 @@ void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) 
     const int64_t* at = index + i;
     const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
     if (far)
-      for_cells(sums, at, count, true, step);
+      for_cells(sums, at, count, n - i, true, step);
     else
-      for_cells(sums, at, count, false, step);
+      for_cells(sums, at, count, n - i, false, step);
   }
 }
 
@@ -202,9 +202,9 @@ int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_
     };
     clear_inexact();
     if (far)
-      for_cells(high, at, count, true, step);
+      for_cells(high, at, count, n - i, true, step);
     else
-      for_cells(high, at, count, false, step);
+      for_cells(high, at, count, n - i, false, step);
     if (inexact_after(high)) {
       for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
       return i;

@@ -49,7 +49,7 @@ def register_variants(op: str) -> None:
                 "((1 + u)^k - 1) sum|x| over the k addends of a destination, u = 2^-53 (float64) "
                 "or 2^-24 (others), then one rounding to the dtype"
             ),
-            "n/8 numbers to add in, and for 16-bit floats a float32 for every destination",
+            "4 numbers a destination and thread, and for 16-bit floats one more a destination",
             "cancellation: the bound is relative to sum|x|, not to the result",
             "Every destination takes its addends in the order of the index, by fixed chunks.",
         ),
