@@ -217,10 +217,20 @@ template <class T>
 void exact_rows(Scattering<T>& job) {
   const bool kept = inexact_is_kept();
   each_group(job, [&](T* cells, const RowGroup& group) {
-    double high[kRowWidth] = {}, low[kRowWidth] = {};
-    uint64_t bad[kRowWidth] = {};
-    for (int64_t c = 0; c < group.width; ++c) high[c] = value(cells[c]);
+    double high[kRowWidth], low[kRowWidth];
+    uint64_t bad[kRowWidth];
+    // Kernels work on whole vectors.
+    const int64_t width = (group.width + 7) / 8 * 8;
+    for (int64_t c = 0; c < width; ++c) high[c] = c < group.width ? value(cells[c]) : 0.0;
+    std::fill_n(low, width, 0.0);
+    std::fill_n(bad, width, 0);
     job.kernels.add_group_exactly(high, low, bad, group, kept);
+    bool plain = true;
+    for (int64_t c = 0; c < group.width; ++c) plain &= low[c] == 0.0 && bad[c] == 0;
+    if (plain) {
+      for (int64_t c = 0; c < group.width; ++c) cells[c] = rounded<T>(high[c]);
+      return;
+    }
     for (int64_t c = 0; c < group.width; ++c) {
       if (bad[c] != 0)
         sum_column_by_digits(cells[c], static_cast<const T*>(group.source) + c, group);
@@ -275,8 +285,10 @@ class FixedPoint {
     const double high = static_cast<double>(total);
     const double low = static_cast<double>(total - static_cast<int64_t>(high));
     const double scaled = high * down_[0] * down_[1];
-    if (std::fabs(scaled) > 0x1p-900 && std::fabs(scaled) < 0x1p1000)
+    if (std::fabs(scaled) > 0x1p-900 && std::fabs(scaled) < 0x1p1000) {
+      if (low == 0.0) return rounded<T>(scaled);
       return from_bits<T>(round_pair(scaled, low * down_[0] * down_[1], Element<T>::format));
+    }
     Superacc acc;
     clear(acc);
     make_room(acc, 1);

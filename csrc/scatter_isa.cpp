@@ -263,10 +263,11 @@ void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup&
                        bool inexact_is_kept) {
   constexpr int64_t kRows = 32;  // checked at a time
   double before[kRowWidth];
+  const size_t bytes = (group.width + 7) / 8 * 8 * sizeof *before;
   for (int64_t first = 0; first < group.count; first += kRows) {
     const int64_t end = group.count - first < kRows ? group.count : first + kRows;
     if (sizeof(T) < sizeof(double) && inexact_is_kept) {
-      std::memcpy(before, high, sizeof before);
+      std::memcpy(before, high, bytes);
       clear_inexact();
       for (int64_t k = first; k < end; ++k) {
         const T* x = row_of<T>(group, k);
@@ -276,7 +277,7 @@ void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup&
         }
       }
       if (!inexact_after(high)) continue;
-      std::memcpy(high, before, sizeof before);
+      std::memcpy(high, before, bytes);
     }
     for (int64_t k = first; k < end; ++k) {
       const T* x = row_of<T>(group, k);

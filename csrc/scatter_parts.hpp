@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "float_mode.hpp"
@@ -78,6 +79,19 @@ T rounded(double x) {
     return x != x ? from_bits<T>(Element<T>::format.quiet_nan) : static_cast<T>(x);
   else
     return from_bits<T>(round_double(x, Element<T>::format));
+}
+template <class T>
+T rounded(float x) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    // The upper half of a float32; a carry into the exponent is as it should be.
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    const uint32_t up = 0x7fff + (bits >> 16 & 1);
+    return x != x ? Bf16{0x7fc0} : Bf16{static_cast<uint16_t>((bits + up) >> 16)};
+  } else if constexpr (sizeof(T) == sizeof(float)) {
+    return x != x ? from_bits<T>(Element<T>::format.quiet_nan) : x;
+  } else {
+    return rounded<T>(static_cast<double>(x));
+  }
 }
 
 template <class T>
