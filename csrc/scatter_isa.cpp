@@ -71,6 +71,23 @@ int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
   return (outside >> 63 ? kOutOfRange : 0) | (negative >> 63 ? kNegative : 0);
 }
 
+void locate(const int64_t* index, int64_t n, int64_t first, const Grid& grid, int64_t* cells) {
+  int64_t outer = first / grid.span, place = first % grid.span, column = first % grid.inner;
+  for (int64_t i = 0; i < n;) {
+    // As far as this run of columns goes.
+    const int64_t run = grid.inner - column < n - i ? grid.inner - column : n - i;
+    const int64_t base = outer * grid.size * grid.inner + column;
+    for (int64_t j = 0; j < run; ++j) cells[i + j] = index[i + j] * grid.inner + base + j;
+    i += run;
+    place += run;
+    column = 0;
+    if (place == grid.span) {
+      place = 0;
+      ++outer;
+    }
+  }
+}
+
 template <class T>
 int64_t keep_between(const int64_t* index, const void* data, int64_t n, int64_t low, int64_t high,
                      int64_t* kept_index, void* kept_data) {
@@ -347,6 +364,7 @@ constexpr auto patch_kernel() {
 template <class T>
 constexpr ScatterKernels kKernels{
     look,
+    locate,
     keep_between<T>,
     widen<T>,
     add<T>,

@@ -154,7 +154,8 @@ class Scattering {
   // first bad one, which is noted.
   template <class Body>
   void each_block(int64_t first, int64_t end, const Body& body) {
-    const int64_t low = job.wrap ? -job.destinations : 0, high = job.destinations;
+    const int64_t high = job.grid.size > 0 ? job.grid.size : job.destinations;
+    const int64_t low = job.wrap ? -high : 0;
     for (int64_t i = first; i < end; i += kBlock) {
       const int64_t* index = job.index + i;
       const int64_t count = std::min(kBlock, end - i);
@@ -163,6 +164,10 @@ class Scattering {
       int64_t wrapped[kBlock];
       if (seen & kNegative) {
         check_indices(index, count, low, high, wrapped);
+        index = wrapped;
+      }
+      if (job.grid.size > 0) {
+        kernels.locate(index, count, i, job.grid, wrapped);
         index = wrapped;
       }
       body(index, i, count);

@@ -135,18 +135,19 @@ def add_rows(
     *,
     wrap: bool = False,
     strict: bool = False,
+    grid: tuple[int, int, int] = (0, 1, 1),
 ) -> Tensor:
     """out[index[i], :] += source[i, :] in place, and out.
 
     out: contiguous [destinations, columns] or [destinations]; index: [n], int32 or int64; source: n
-    times columns elements. wrap, strict and errors as in `via_c.scatter_rows`.
+    times columns elements. wrap, strict, grid and errors as in `via_c.scatter_rows`.
     """
     check_memory(source)
     check_memory(index)
     if index.dtype is not torch.int64:
         index = index.long()
     index, source = index.contiguous(), source.contiguous()
-    via_c.scatter_rows(out, index, source, variant, threads, wrap, strict)
+    via_c.scatter_rows(out, index, source, variant, threads, wrap, strict, grid)
     return out
 
 
