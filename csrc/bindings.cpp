@@ -138,11 +138,12 @@ PYBIND11_MODULE(_C, m) {
   // scatter: out holds the initial values. Both give the position of the first bad index, or -1.
   m.def("scatter", [](const std::string& variant, int dtype, uintptr_t out, uintptr_t index,
                       uintptr_t source, int64_t n, int64_t columns, int64_t destinations,
-                      int threads, const std::string& isa, bool wrap, bool strict) {
+                      int threads, const std::string& isa, bool wrap, bool strict, int64_t size, int64_t inner,
+                      int64_t span) {
     const Released released((n + destinations) * columns);
     return ndp::scatter(ndp::scatter_variant(variant),
                         {static_cast<ndp::Dtype>(dtype), at(out), at<int64_t>(index), at(source), n,
-                         columns, destinations, wrap, strict},
+                         columns, destinations, wrap, strict, {size, inner, span}},
                         threads, isa);
   });
   m.def("check_indices", [](uintptr_t index, int64_t n, int64_t low, int64_t high,

@@ -13,8 +13,6 @@
 #include <cfenv>
 #endif
 
-#include "float_mode.hpp"
-
 namespace ndp {
 
 static inline void clear_inexact() {
@@ -35,18 +33,8 @@ static inline bool inexact_after(const void* memory) {
 #endif
 }
 
-// Emulators that do not keep the inexact flag (valgrind is one) must not be trusted with it.
-static inline bool inexact_is_kept() {
-  static const bool kept = [] {
-    const DefaultFloatMode mode;
-    volatile double one = 1.0, tiny = 0x1p-60, sum;
-    clear_inexact();
-    sum = one + one;
-    const bool quiet = !inexact_after(const_cast<double*>(&sum));
-    sum = one + tiny;
-    return quiet && inexact_after(const_cast<double*>(&sum));
-  }();
-  return kept;
-}
+// Whether the processor keeps the flag: emulators may not (valgrind is one). Defined in sum.cpp; for
+// files that are compiled once.
+bool inexact_is_kept();
 
 }  // namespace ndp

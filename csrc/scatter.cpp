@@ -2,13 +2,13 @@
 #include "scatter.hpp"
 
 #include <chrono>
-#include <memory>
 #include <stdexcept>
 #include <thread>
 
 #include "isa.hpp"
 #include "levels.hpp"
 #include "scatter_parts.hpp"
+#include "table.hpp"
 
 namespace ndp {
 
@@ -18,6 +18,8 @@ namespace ndp {
   }
 NDP_EACH_LEVEL(NDP_DECLARE)
 #undef NDP_DECLARE
+
+namespace scattering {
 
 namespace {
 
@@ -95,26 +97,30 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   const int workers = workers_for(n / kWorkerElements, job.threads);
 
   if (workers > 1 && chunks >= workers) {
-    const std::unique_ptr<Sum[]> tables(new Sum[(chunks - 1) * destinations]);
-    each_task(chunks, workers, [&](int, int64_t chunk) {
-      Sum* table = sums;
-      if (chunk > 0) {
-        table = &tables[(chunk - 1) * destinations];
-        std::fill(table, table + destinations, -Sum{0});
-      }
-      add_chunk(chunk, table, 0, destinations);
-    });
+    // Some chunks at a time, so that the tables stay few.
+    const int64_t wave = std::min<int64_t>(chunks, 4 * workers);
+    Table<Sum> tables(wave * destinations);
     constexpr int64_t kPiece = 4096;
     const int64_t pieces = (destinations + kPiece - 1) / kPiece;
-    const int mergers = workers_for(chunks * pieces / 4, workers);
-    each_task(pieces, mergers, [&](int, int64_t piece) {
-      const int64_t first = piece * kPiece, count = std::min(kPiece, destinations - first);
-      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-        const Sum* table = &tables[(chunk - 1) * destinations + first];
-        for (int64_t i = 0; i < count; ++i) sums[first + i] += table[i];
-      }
-      round_all(sums + first, job.out() + first, count);
-    });
+    for (int64_t first = 0; first < chunks; first += wave) {
+      const int64_t some = std::min(wave, chunks - first);
+      each_task(some, workers, [&](int, int64_t which) {
+        Sum* table = sums;
+        if (first + which > 0) {
+          table = &tables[which * destinations];
+          std::fill_n(table, destinations, -Sum{0});
+        }
+        add_chunk(first + which, table, 0, destinations);
+      });
+      each_task(pieces, workers_for(some * pieces / 4, workers), [&](int, int64_t piece) {
+        const int64_t start = piece * kPiece, count = std::min(kPiece, destinations - start);
+        for (int64_t which = first == 0 ? 1 : 0; which < some; ++which) {
+          const Sum* table = &tables[which * destinations + start];
+          for (int64_t i = 0; i < count; ++i) sums[start + i] += table[i];
+        }
+        if (first + some == chunks) round_all(sums + start, job.out() + start, count);
+      });
+    }
     return;
   }
 
@@ -122,9 +128,9 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   each_task(workers, workers, [&](int, int64_t part) {
     const auto [low, high] = part_of(destinations, part, workers);
     add_chunk(0, sums + low, low, high);
-    std::vector<Sum> table(chunks > 1 ? high - low : 0);
+    Table<Sum> table(chunks > 1 ? high - low : 0);
     for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      std::fill(table.begin(), table.end(), -Sum{0});
+      std::fill_n(table.data(), high - low, -Sum{0});
       add_chunk(chunk, table.data(), low, high);
       for (int64_t d = low; d < high; ++d) sums[d] += table[d - low];
     }
@@ -165,7 +171,7 @@ void scatter_ordered(Scattering<T>& job) {
     return add_rows(job);
   } else {
     if (job.job.columns == 1) {
-      std::vector<Sum> sums(job.cells());
+      Table<Sum> sums(job.cells());
       job.kernels.widen(job.out(), job.cells(), sums.data());
       return add_chunks(job, sums.data());
     }
@@ -203,6 +209,8 @@ int64_t run(ScatterVariant variant, const Scatter& given, const ScatterKernels& 
 
 }  // namespace
 
+}  // namespace scattering
+
 ScatterVariant scatter_variant(const std::string& name) {
   if (name == "atomic") return ScatterVariant::atomic;
   if (name == "ordered") return ScatterVariant::ordered;
@@ -212,6 +220,7 @@ ScatterVariant scatter_variant(const std::string& name) {
 }
 
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
+  using namespace scattering;
   const ScatterKernels kernels = kernels_of(choose_isa(isa), job.dtype);
   switch (job.dtype) {
     case Dtype::float64:

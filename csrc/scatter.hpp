@@ -16,6 +16,14 @@ enum class ScatterVariant { atomic, ordered, fixed_point, exact };
 // Throws std::invalid_argument for any other name.
 ScatterVariant scatter_variant(const std::string& name);
 
+// For single elements: an index along one dimension of a table of more. Element p then goes to
+// cell (p / span * size + index[p]) * inner + p % inner, and an index lies in [0, size).
+struct Grid {
+  int64_t size;
+  int64_t inner;
+  int64_t span;
+};
+
 // out: [destinations, columns], contiguous, holding the initial values; source: [n, columns],
 // contiguous. out[index[i], :] += source[i, :] for every i < n.
 struct Scatter {
@@ -28,10 +36,11 @@ struct Scatter {
   int64_t destinations;
   bool wrap;    // index -1 is the last destination
   bool strict;  // `ordered` adds single elements one after the other as well
+  Grid grid;    // size 0: the index is that of the cell
 };
 
-// The position of the first index that is not in [0, destinations), with `wrap` in [-destinations,
-// destinations); -1 where there is none. When there is one, out holds nothing of use.
+// The position of the first index that is not in [0, destinations), with a grid [0, size), with
+// `wrap` [-destinations, destinations); -1 where there is none. When there is one, out holds nothing of use.
 // Throws std::invalid_argument for a dtype other than float64, float32, bfloat16 and float16. But
 // for `atomic`, the same bits for every level and any number of threads.
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa);
@@ -44,7 +53,7 @@ int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high
 // `ordered` is a format (docs/ops/scatter.md): these two never change. Single elements are added
 // chunk by chunk unless it is to be strict, rows of several one after the other.
 constexpr int64_t kScatterChunk = 65536;
-constexpr int64_t kChunkPerDestination = 8;
+constexpr int64_t kChunkPerDestination = 2;
 
 constexpr int64_t ordered_chunk(int64_t destinations) {
   const int64_t wanted = kChunkPerDestination * destinations;
@@ -89,6 +98,8 @@ struct ScatterKernels {
   // What there is among n indices that should lie in [low, last].
   int (*look)(const int64_t* index, int64_t n, int64_t low, int64_t last);
 
+  // The cells that n indices of a grid stand for, from position `first` on.
+  void (*locate)(const int64_t* index, int64_t n, int64_t first, const Grid& grid, int64_t* cells);
   // Copies the indices in [low, high), less low, and the elements they go with, in order; their
   // number. There must be room for n + 8.
   int64_t (*keep_between)(const int64_t* index, const void* source, int64_t n, int64_t low,

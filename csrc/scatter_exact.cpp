@@ -5,15 +5,16 @@
 
 #include "inexact.hpp"
 #include "scatter_parts.hpp"
+#include "table.hpp"
 
-namespace ndp {
+namespace ndp::scattering {
 
 namespace {
 
 // A table with room for one thread's share of the sums.
 struct ExactTable {
-  std::vector<double> high;
-  std::vector<double> low;  // empty until the first addition that was rounded
+  Table<double> high;
+  Table<double> low;  // empty until the first addition that was rounded
   std::vector<Spilled> spilled;
 };
 
@@ -32,12 +33,15 @@ template <class T>
 void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
                   const T* source, int64_t count) {
   const bool plainly = sizeof(T) < sizeof(double) && inexact_is_kept();
-  const bool far = table.high.size() * sizeof(double) > kFarBytes;
+  const bool far = table.high.size() * int64_t{sizeof(double)} > kFarBytes;
   for (int64_t i = 0; i < count;) {
     if (plainly)
       i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, far);
     if (i == count) return;
-    if (table.low.empty()) table.low.resize(table.high.size());
+    if (table.low.empty()) {
+      table.low = Table<double>(table.high.size());
+      std::fill_n(table.low.data(), table.low.size(), 0.0);
+    }
     const int64_t some = std::min(kPairsAfterMiss, count - i);
     const size_t before = table.spilled.size();
     table.spilled.resize(before + some);
@@ -96,8 +100,8 @@ class ExactCells {
 
   // The first table starts with the initial values, the others with what changes no sum.
   void start(ExactTable& table, bool first) {
-    table.high.resize(cells_.high - cells_.low);
-    for (size_t i = 0; i < table.high.size(); ++i)
+    table.high = Table<double>(cells_.high - cells_.low);
+    for (int64_t i = 0; i < table.high.size(); ++i)
       table.high[i] = first ? static_cast<double>(value(cell(i))) : -0.0;
   }
 
@@ -213,10 +217,20 @@ template <class T>
 void exact_rows(Scattering<T>& job) {
   const bool kept = inexact_is_kept();
   each_group(job, [&](T* cells, const RowGroup& group) {
-    double high[kRowWidth] = {}, low[kRowWidth] = {};
-    uint64_t bad[kRowWidth] = {};
-    for (int64_t c = 0; c < group.width; ++c) high[c] = value(cells[c]);
+    double high[kRowWidth], low[kRowWidth];
+    uint64_t bad[kRowWidth];
+    // Kernels work on whole vectors.
+    const int64_t width = (group.width + 7) / 8 * 8;
+    for (int64_t c = 0; c < width; ++c) high[c] = c < group.width ? value(cells[c]) : 0.0;
+    std::fill_n(low, width, 0.0);
+    std::fill_n(bad, width, 0);
     job.kernels.add_group_exactly(high, low, bad, group, kept);
+    bool plain = true;
+    for (int64_t c = 0; c < group.width; ++c) plain &= low[c] == 0.0 && bad[c] == 0;
+    if (plain) {
+      for (int64_t c = 0; c < group.width; ++c) cells[c] = rounded<T>(high[c]);
+      return;
+    }
     for (int64_t c = 0; c < group.width; ++c) {
       if (bad[c] != 0)
         sum_column_by_digits(cells[c], static_cast<const T*>(group.source) + c, group);
@@ -271,8 +285,10 @@ class FixedPoint {
     const double high = static_cast<double>(total);
     const double low = static_cast<double>(total - static_cast<int64_t>(high));
     const double scaled = high * down_[0] * down_[1];
-    if (std::fabs(scaled) > 0x1p-900 && std::fabs(scaled) < 0x1p1000)
+    if (std::fabs(scaled) > 0x1p-900 && std::fabs(scaled) < 0x1p1000) {
+      if (low == 0.0) return rounded<T>(scaled);
       return from_bits<T>(round_pair(scaled, low * down_[0] * down_[1], Element<T>::format));
+    }
     Superacc acc;
     clear(acc);
     make_room(acc, 1);
@@ -348,10 +364,13 @@ void fixed_point_cells(Scattering<T>& job) {
   const FixedPoint<T> fixed(job);
   const int64_t n = job.job.n, cells = job.cells();
   const int workers = table_workers(n, cells, job.threads);
-  std::vector<std::vector<int64_t>> tables(workers);
+  std::vector<Table<int64_t>> tables(workers);
   each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
-    std::vector<int64_t>& table = tables[worker];
-    if (table.empty()) table.resize(cells);
+    Table<int64_t>& table = tables[worker];
+    if (table.empty()) {
+      table = Table<int64_t>(cells);
+      std::fill_n(table.data(), cells, 0);
+    }
     job.each_block(piece * kPiece, std::min(n, (piece + 1) * kPiece),
                    [&](const int64_t* index, int64_t first, int64_t count) {
                      constexpr int64_t kSome = 512;
@@ -365,11 +384,11 @@ void fixed_point_cells(Scattering<T>& job) {
   });
   if (job.bad() >= 0) return;
 
-  std::vector<int64_t> totals(cells);
+  Table<int64_t> totals(cells);
   fixed.fix(job.out(), cells, totals.data());
   bool doubtful = false;  // a zero that may have to be -0
   for (int64_t cell = 0; cell < cells; ++cell) {
-    for (const std::vector<int64_t>& table : tables)
+    for (const Table<int64_t>& table : tables)
       if (!table.empty()) totals[cell] += table[cell];
     doubtful |= totals[cell] == 0 && is_negative_zero(job.out()[cell]);
   }
@@ -420,4 +439,4 @@ template void scatter_fixed_point<float>(Scattering<float>&);
 template void scatter_fixed_point<Bf16>(Scattering<Bf16>&);
 template void scatter_fixed_point<F16>(Scattering<F16>&);
 
-}  // namespace ndp
+}  // namespace ndp::scattering

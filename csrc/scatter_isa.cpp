@@ -71,6 +71,23 @@ int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
   return (outside >> 63 ? kOutOfRange : 0) | (negative >> 63 ? kNegative : 0);
 }
 
+void locate(const int64_t* index, int64_t n, int64_t first, const Grid& grid, int64_t* cells) {
+  int64_t outer = first / grid.span, place = first % grid.span, column = first % grid.inner;
+  for (int64_t i = 0; i < n;) {
+    // As far as this run of columns goes.
+    const int64_t run = grid.inner - column < n - i ? grid.inner - column : n - i;
+    const int64_t base = outer * grid.size * grid.inner + column;
+    for (int64_t j = 0; j < run; ++j) cells[i + j] = index[i + j] * grid.inner + base + j;
+    i += run;
+    place += run;
+    column = 0;
+    if (place == grid.span) {
+      place = 0;
+      ++outer;
+    }
+  }
+}
+
 template <class T>
 int64_t keep_between(const int64_t* index, const void* data, int64_t n, int64_t low, int64_t high,
                      int64_t* kept_index, void* kept_data) {
@@ -114,11 +131,11 @@ void widen(const void* data, int64_t n, void* to) {
   if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
 }
 
-// Calls step(j) for j < n. Cells of a far table are asked for in time.
+// Calls step(j) for j < n; there are `known` indices. Cells of a far table are asked for in time.
 template <class Cell, class Step>
-NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bool far,
-                          const Step& step) {
-  constexpr int64_t kEarly = 32;
+NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, int64_t known,
+                          bool far, const Step& step) {
+  constexpr int64_t kEarly = 64;
   // The indices of the next block are looked at in one go: they should be there by then.
   constexpr int64_t kLine = 64 / sizeof *index;
   int64_t j = 0;
@@ -126,7 +143,7 @@ NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bo
     __builtin_prefetch(index + j + kBlock);
 #pragma GCC unroll 8
     for (int64_t k = j; k < j + kLine; ++k) {
-      if (far && k + kEarly < n) __builtin_prefetch(table + index[k + kEarly], 1);
+      if (far && k + kEarly < known) __builtin_prefetch(table + index[k + kEarly], 1);
       step(k);
     }
   }
@@ -144,9 +161,9 @@ void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) 
     const int64_t* at = index + i;
     const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
     if (far)
-      for_cells(sums, at, count, true, step);
+      for_cells(sums, at, count, n - i, true, step);
     else
-      for_cells(sums, at, count, false, step);
+      for_cells(sums, at, count, n - i, false, step);
   }
 }
 
@@ -202,9 +219,9 @@ int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_
     };
     clear_inexact();
     if (far)
-      for_cells(high, at, count, true, step);
+      for_cells(high, at, count, n - i, true, step);
     else
-      for_cells(high, at, count, false, step);
+      for_cells(high, at, count, n - i, false, step);
     if (inexact_after(high)) {
       for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
       return i;
@@ -263,10 +280,11 @@ void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup&
                        bool inexact_is_kept) {
   constexpr int64_t kRows = 32;  // checked at a time
   double before[kRowWidth];
+  const size_t bytes = (group.width + 7) / 8 * 8 * sizeof *before;
   for (int64_t first = 0; first < group.count; first += kRows) {
     const int64_t end = group.count - first < kRows ? group.count : first + kRows;
     if (sizeof(T) < sizeof(double) && inexact_is_kept) {
-      std::memcpy(before, high, sizeof before);
+      std::memcpy(before, high, bytes);
       clear_inexact();
       for (int64_t k = first; k < end; ++k) {
         const T* x = row_of<T>(group, k);
@@ -276,7 +294,7 @@ void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup&
         }
       }
       if (!inexact_after(high)) continue;
-      std::memcpy(high, before, sizeof before);
+      std::memcpy(high, before, bytes);
     }
     for (int64_t k = first; k < end; ++k) {
       const T* x = row_of<T>(group, k);
@@ -346,6 +364,7 @@ constexpr auto patch_kernel() {
 template <class T>
 constexpr ScatterKernels kKernels{
     look,
+    locate,
     keep_between<T>,
     widen<T>,
     add<T>,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <type_traits>
 #include <vector>
 
 #include "float_mode.hpp"
@@ -11,7 +12,7 @@
 #include "parallel.hpp"
 #include "scatter.hpp"
 
-namespace ndp {
+namespace ndp::scattering {
 
 struct Bf16 {
   uint16_t bits;
@@ -79,6 +80,19 @@ T rounded(double x) {
   else
     return from_bits<T>(round_double(x, Element<T>::format));
 }
+template <class T>
+T rounded(float x) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    // The upper half of a float32; a carry into the exponent is as it should be.
+    const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+    const uint32_t up = 0x7fff + (bits >> 16 & 1);
+    return x != x ? Bf16{0x7fc0} : Bf16{static_cast<uint16_t>((bits + up) >> 16)};
+  } else if constexpr (sizeof(T) == sizeof(float)) {
+    return x != x ? from_bits<T>(Element<T>::format.quiet_nan) : x;
+  } else {
+    return rounded<T>(static_cast<double>(x));
+  }
+}
 
 template <class T>
 void round_all(const typename Element<T>::Sum* sums, T* out, int64_t count) {
@@ -140,7 +154,8 @@ class Scattering {
   // first bad one, which is noted.
   template <class Body>
   void each_block(int64_t first, int64_t end, const Body& body) {
-    const int64_t low = job.wrap ? -job.destinations : 0, high = job.destinations;
+    const int64_t high = job.grid.size > 0 ? job.grid.size : job.destinations;
+    const int64_t low = job.wrap ? -high : 0;
     for (int64_t i = first; i < end; i += kBlock) {
       const int64_t* index = job.index + i;
       const int64_t count = std::min(kBlock, end - i);
@@ -149,6 +164,10 @@ class Scattering {
       int64_t wrapped[kBlock];
       if (seen & kNegative) {
         check_indices(index, count, low, high, wrapped);
+        index = wrapped;
+      }
+      if (job.grid.size > 0) {
+        kernels.locate(index, count, i, job.grid, wrapped);
         index = wrapped;
       }
       body(index, i, count);
@@ -262,4 +281,4 @@ void scatter_exact(Scattering<T>& job);
 template <class T>
 void scatter_fixed_point(Scattering<T>& job);
 
-}  // namespace ndp
+}  // namespace ndp::scattering

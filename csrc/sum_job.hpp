@@ -11,6 +11,7 @@
 
 #include "float_mode.hpp"
 #include "gather.hpp"
+#include "inexact.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
 #include "sum.hpp"

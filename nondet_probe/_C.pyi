@@ -72,6 +72,9 @@ def scatter(
     isa: str,
     wrap: bool,
     strict: bool,
+    size: int,
+    inner: int,
+    span: int,
     /,
 ) -> int: ...
 def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...

@@ -49,7 +49,7 @@ def register_variants(op: str) -> None:
                 "((1 + u)^k - 1) sum|x| over the k addends of a destination, u = 2^-53 (float64) "
                 "or 2^-24 (others), then one rounding to the dtype"
             ),
-            "n/8 numbers to add in, and for 16-bit floats a float32 for every destination",
+            "4 numbers a destination and thread, and for 16-bit floats one more a destination",
             "cancellation: the bound is relative to sum|x|, not to the result",
             "Every destination takes its addends in the order of the index, by fixed chunks.",
         ),
@@ -135,18 +135,19 @@ def add_rows(
     *,
     wrap: bool = False,
     strict: bool = False,
+    grid: tuple[int, int, int] = (0, 1, 1),
 ) -> Tensor:
     """out[index[i], :] += source[i, :] in place, and out.
 
     out: contiguous [destinations, columns] or [destinations]; index: [n], int32 or int64; source: n
-    times columns elements. wrap, strict and errors as in `via_c.scatter_rows`.
+    times columns elements. wrap, strict, grid and errors as in `via_c.scatter_rows`.
     """
     check_memory(source)
     check_memory(index)
     if index.dtype is not torch.int64:
         index = index.long()
     index, source = index.contiguous(), source.contiguous()
-    via_c.scatter_rows(out, index, source, variant, threads, wrap, strict)
+    via_c.scatter_rows(out, index, source, variant, threads, wrap, strict, grid)
     return out
 
 

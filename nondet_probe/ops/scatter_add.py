@@ -126,11 +126,19 @@ def _on_cpu(
         rows = out.view(out.shape[0], -1)
         add_rows(rows, row, src, variant, threads)
     else:
-        index = via_c.checked_indices(index, input.shape[dim], "scatter_add")
-        cells = _cells(input.shape, dim, index).reshape(-1)
-        # The bits are those of whole rows.
-        several = out.numel() != input.shape[dim]
-        add_rows(out.view(-1), cells, src, variant, threads, strict=several)
+        size = input.shape[dim]
+        several = out.numel() != size  # the bits are then those of whole rows
+        if (
+            index.shape[:dim] == input.shape[:dim]
+            and index.shape[dim + 1 :] == input.shape[dim + 1 :]
+        ):
+            inner = math.prod(input.shape[dim + 1 :])
+            grid = (size, inner, index.shape[dim] * inner)
+            add_rows(out.view(-1), index, src, variant, threads, strict=several, grid=grid)
+        else:
+            index = via_c.checked_indices(index, size, "scatter_add")
+            cells = _cells(input.shape, dim, index).reshape(-1)
+            add_rows(out.view(-1), cells, src, variant, threads, strict=several)
     return out
 
 

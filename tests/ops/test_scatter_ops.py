@@ -61,16 +61,28 @@ def test_index_add_over_every_dimension() -> None:
                 assert bits_of(index_add(x, dim, i, source, alpha=-2, variant=variant)) == expected
 
 
-def test_scatter_add_over_every_dimension() -> None:
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_scatter_add_over_every_dimension(fewer: int) -> None:
     x = whole((4, 5, 6))
     for dim in (0, 1, 2, -1):
-        shape = [3, 4, 5]
+        shape = [4 - fewer, 5 - fewer, 6 - fewer]
         shape[dim] = 20
         i, src = places(tuple(shape), x.shape[dim]), whole((21, 21, 21))
         expected = bits_of(x.scatter_add(dim, i, src))
         assert bits_of(scatter_add_ref(x, dim, i, src)) == expected
         for variant in VARIANTS:
             assert bits_of(scatter_add(x, dim, i, src, variant=variant)) == expected
+
+
+def test_scatter_add_of_more_than_a_block() -> None:
+    """Whose edges lie anywhere in the rows and columns, on one thread and more."""
+    x, src = whole((3, 70, 5)), whole((3, 2500, 5))
+    for dim, i in ((1, places((3, 2500, 5), 70)), (0, places((3, 70, 5), 3))):
+        expected = bits_of(x.scatter_add(dim, i, src))
+        for variant in VARIANTS:
+            for threads in (1, 2):
+                result = scatter_add(x, dim, i, src, variant=variant, threads=threads)
+                assert bits_of(result) == expected
 
 
 @pytest.mark.parametrize("columns", [1, 7, 200])
@@ -218,6 +230,8 @@ REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: index_add(X, 0, T([-1, 0]), S), IndexError, "index -1 at position 0"),
     (lambda: scatter_add(X, 0, T([0, -1]), S), IndexError, "index -1 at position 1"),
     (lambda: scatter_add(cube(), 1, T([[[9]]]), cube()), IndexError, "index 9 at position 0"),
+    (lambda: scatter_add(S.view(1, 2), 0, T([[0, 1]]), S.view(1, 2)), IndexError, "index 1 at"),
+    (lambda: scatter_add(S.view(2, 1), 1, T([[0], [-1]]), S.view(2, 1)), IndexError, "position 1"),
     (lambda: index_add(cube(), 1, T([9]), cube()[:, :1]), IndexError, "index 9 at position 0"),
     (lambda: index_put(X, (T([0, -4]),), S), IndexError, "index -4 at position 1"),
     (lambda: index_put(cube(), (AT, T([0, 5])), S[:1]), IndexError, "index 5 at .* size 5"),
