@@ -97,11 +97,11 @@ PYBIND11_MODULE(_C, m) {
   // scatter: out holds the initial values. Both give the position of the first bad index, or -1.
   m.def("scatter", [](const std::string& variant, int dtype, uintptr_t out, uintptr_t index,
                       uintptr_t source, int64_t n, int64_t columns, int64_t destinations,
-                      int threads, const std::string& isa, bool wrap) {
+                      int threads, const std::string& isa, bool wrap, bool strict) {
     const Released released((n + destinations) * columns);
     return ndp::scatter(ndp::scatter_variant(variant),
                         {static_cast<ndp::Dtype>(dtype), at(out), at<int64_t>(index), at(source), n,
-                         columns, destinations, wrap},
+                         columns, destinations, wrap, strict},
                         threads, isa);
   });
   m.def("check_indices", [](uintptr_t index, int64_t n, int64_t low, int64_t high,

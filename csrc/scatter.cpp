@@ -74,36 +74,27 @@ void scatter_atomic(Scattering<T>& job) {
 
 // ---- ordered
 
-// Cell by cell, in chunks whose length depends on the number of destinations alone. Each chunk is
+// Cell by cell, in chunks whose length depends on the number of destinations alone, or in one chunk
+// if it is to be strict. Each chunk is
 // added, in order, to a table of its own, the first to the initial values; the tables are added in
 // the order of the chunks.
 template <class T>
 void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   using Sum = typename Element<T>::Sum;
   const int64_t n = job.job.n, destinations = job.job.destinations;
-  const int64_t length = ordered_chunk(destinations);
+  const int64_t length = job.job.strict ? std::max<int64_t>(n, 1) : ordered_chunk(destinations);
   const int64_t chunks = std::max<int64_t>((n + length - 1) / length, 1);
-  const auto add_chunk = [&](int64_t chunk, Sum* table) {
-    job.each_block(chunk * length, std::min(n, (chunk + 1) * length),
-                   [&](const int64_t* index, int64_t first, int64_t count) {
-                     job.kernels.add(table, index, job.source(first), count);
+  // To the table of the cells [low, high).
+  const auto add_chunk = [&](int64_t chunk, Sum* table, int64_t low, int64_t high) {
+    const bool far = (high - low) * static_cast<int64_t>(sizeof(Sum)) > kFarBytes;
+    job.each_block(chunk * length, std::min(n, (chunk + 1) * length), low, high,
+                   [&](const int64_t* index, const T* source, int64_t count) {
+                     job.kernels.add(table, index, source, count, far);
                    });
   };
   const int workers = workers_for(n / kWorkerElements, job.threads);
 
-  if (workers == 1) {
-    add_chunk(0, sums);
-    std::vector<Sum> table(chunks > 1 ? destinations : 0);
-    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-      std::fill(table.begin(), table.end(), -Sum{0});
-      add_chunk(chunk, table.data());
-      for (int64_t d = 0; d < destinations; ++d) sums[d] += table[d];
-    }
-    round_all(sums, job.out(), destinations);
-    return;
-  }
-
-  if (chunks >= workers) {
+  if (workers > 1 && chunks >= workers) {
     const std::unique_ptr<Sum[]> tables(new Sum[(chunks - 1) * destinations]);
     each_task(chunks, workers, [&](int, int64_t chunk) {
       Sum* table = sums;
@@ -111,7 +102,7 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
         table = &tables[(chunk - 1) * destinations];
         std::fill(table, table + destinations, -Sum{0});
       }
-      add_chunk(chunk, table);
+      add_chunk(chunk, table, 0, destinations);
     });
     constexpr int64_t kPiece = 4096;
     const int64_t pieces = (destinations + kPiece - 1) / kPiece;
@@ -128,20 +119,14 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   }
 
   // Few chunks, many destinations: each worker has a range of these, and reads all indices.
-  const int64_t lines = (destinations + 63) / 64;
   each_task(workers, workers, [&](int, int64_t part) {
-    const int64_t low = std::min(destinations, lines * part / workers * 64);
-    const int64_t high = std::min(destinations, lines * (part + 1) / workers * 64);
+    const auto [low, high] = part_of(destinations, part, workers);
+    add_chunk(0, sums + low, low, high);
     std::vector<Sum> table(chunks > 1 ? high - low : 0);
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      Sum* to = chunk == 0 ? sums + low : table.data();
-      if (chunk > 0) std::fill(table.begin(), table.end(), -Sum{0});
-      job.each_block(chunk * length, std::min(n, (chunk + 1) * length),
-                     [&](const int64_t* index, int64_t first, int64_t count) {
-                       job.kernels.add_between(to, index, job.source(first), count, low, high);
-                     });
-      if (chunk > 0)
-        for (int64_t d = low; d < high; ++d) sums[d] += table[d - low];
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      std::fill(table.begin(), table.end(), -Sum{0});
+      add_chunk(chunk, table.data(), low, high);
+      for (int64_t d = low; d < high; ++d) sums[d] += table[d - low];
     }
     round_all(sums + low, job.out() + low, high - low);
   });

@@ -26,7 +26,8 @@ struct Scatter {
   int64_t n;
   int64_t columns;
   int64_t destinations;
-  bool wrap;  // index -1 is the last destination
+  bool wrap;    // index -1 is the last destination
+  bool strict;  // `ordered` adds single elements one after the other as well
 };
 
 // The position of the first index that is not in [0, destinations), with `wrap` in [-destinations,
@@ -41,7 +42,7 @@ int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high
                       int64_t* wrapped);
 
 // `ordered` is a format (docs/ops/scatter.md): these two never change. Single elements are added
-// chunk by chunk, rows of several one after the other.
+// chunk by chunk unless it is to be strict, rows of several one after the other.
 constexpr int64_t kScatterChunk = 65536;
 constexpr int64_t kChunkPerDestination = 8;
 
@@ -88,12 +89,14 @@ struct ScatterKernels {
   // What there is among n indices that should lie in [low, last].
   int (*look)(const int64_t* index, int64_t n, int64_t low, int64_t last);
 
-  // ---- ordered
+  // Copies the indices in [low, high), less low, and the elements they go with, in order; their
+  // number. There must be room for n + 8.
+  int64_t (*keep_between)(const int64_t* index, const void* source, int64_t n, int64_t low,
+                          int64_t high, int64_t* kept_index, void* kept);
+
+  // ---- ordered. far: the table does not fit the nearer caches.
   void (*widen)(const void* x, int64_t n, void* sums);
-  void (*add)(void* sums, const int64_t* index, const void* source, int64_t n);
-  // Of the indices in [low, high) alone; sums[0] belongs to `low`. high - low < 2^31.
-  void (*add_between)(void* sums, const int64_t* index, const void* source, int64_t n, int64_t low,
-                      int64_t high);
+  void (*add)(void* sums, const int64_t* index, const void* source, int64_t n, bool far);
   // All of the table, and the source's dtype: null for those of 16 bits.
   void (*add_patch)(void* sums, const int64_t* index, const void* source, int64_t n,
                     const Patch& patch);
@@ -102,7 +105,8 @@ struct ScatterKernels {
   // ---- exact: tables of fp64
   // Adds until an addition was rounded, which is undone with all of its block of kExactCells. The
   // number of elements added.
-  int64_t (*add_exactly)(double* high, const int64_t* index, const void* source, int64_t n);
+  int64_t (*add_exactly)(double* high, const int64_t* index, const void* source, int64_t n,
+                         bool far);
   // Adds to unevaluated sums high + low; what these do not hold exactly is spilled. The number of
   // elements spilled.
   int64_t (*add_pairs)(double* high, double* low, const int64_t* index, const void* source,

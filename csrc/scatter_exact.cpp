@@ -32,9 +32,10 @@ template <class T>
 void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
                   const T* source, int64_t count) {
   const bool plainly = sizeof(T) < sizeof(double) && inexact_is_kept();
+  const bool far = table.high.size() * sizeof(double) > kFarBytes;
   for (int64_t i = 0; i < count;) {
     if (plainly)
-      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i);
+      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, far);
     if (i == count) return;
     if (table.low.empty()) table.low.resize(table.high.size());
     const int64_t some = std::min(kPairsAfterMiss, count - i);
@@ -60,55 +61,62 @@ bool add_to_pair(double& high, double& low, double x) {
   return exact;
 }
 
+// The cells [low, high), in one table or, to be added up at the end, in several. Cells of tables
+// count from low.
 template <class T>
 class ExactCells {
  public:
-  explicit ExactCells(Scattering<T>& job) : job_(job) {}
+  ExactCells(Scattering<T>& job, Range cells, int tables)
+      : job_(job), cells_(cells), tables_(tables) {}
 
-  void run() {
-    const int64_t n = job_.job.n, cells = job_.cells();
-    const int workers = table_workers(n, cells, job_.threads);
-    tables_.resize(workers);
-    std::vector<char> used(workers);
-    each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
-      ExactTable& table = tables_[worker];
-      if (!used[worker]) start(table, worker == 0);
-      used[worker] = true;
-      job_.each_block(piece * kPiece, std::min(n, (piece + 1) * kPiece),
-                      [&](const int64_t* index, int64_t first, int64_t count) {
-                        add_to_table(job_, table, index, job_.source(first), count);
-                      });
-    });
-    if (!used[0]) start(tables_[0], true);
+  // Adds the elements [first, end) that belong here to one of the tables.
+  void add(int which, int64_t first, int64_t end) {
+    ExactTable& table = tables_[which];
+    if (table.high.empty()) start(table, which == 0);
+    job_.each_block(first, end, cells_.low, cells_.high,
+                    [&](const int64_t* index, const T* source, int64_t count) {
+                      add_to_table(job_, table, index, source, count);
+                    });
+  }
+
+  void finish(int workers) {
+    const int64_t count = cells_.high - cells_.low;
+    if (tables_[0].high.empty()) start(tables_[0], true);
     std::erase_if(tables_, [](const ExactTable& table) { return table.high.empty(); });
-    if (job_.bad() >= 0) return;
-    constexpr int64_t kSome = 1024;
-    each_task((cells + kSome - 1) / kSome, workers_for(cells / kWorkerElements, job_.threads),
-              [&](int, int64_t some) { finish(some * kSome, std::min(kSome, cells - some * kSome)); });
+    each_task((count + kSome - 1) / kSome, workers, [&](int, int64_t some) {
+      finish_some(some * kSome, std::min(kSome, count - some * kSome));
+    });
     finish_spilled();
   }
 
  private:
+  static constexpr int64_t kSome = 1024;
+
+  T& cell(int64_t which) const { return job_.out()[cells_.low + which]; }
+
   // The first table starts with the initial values, the others with what changes no sum.
   void start(ExactTable& table, bool first) {
-    table.high.assign(job_.cells(), -0.0);
-    if (first)
-      for (int64_t i = 0; i < job_.cells(); ++i) table.high[i] = value(job_.out()[i]);
+    table.high.resize(cells_.high - cells_.low);
+    for (size_t i = 0; i < table.high.size(); ++i)
+      table.high[i] = first ? static_cast<double>(value(cell(i))) : -0.0;
   }
 
-  void finish(int64_t first, int64_t count) {
-    double sums[1024];
-    if (all_exact(first, count, sums)) {
-      for (int64_t i = 0; i < count; ++i) job_.out()[first + i] = rounded<T>(sums[i]);
-    } else {
-      for (int64_t cell = first; cell < first + count; ++cell) finish_cell(cell);
-    }
+  void finish_some(int64_t first, int64_t count) {
+    double sums[kSome];
+    if (all_exact(first, count, sums))
+      for (int64_t i = 0; i < count; ++i) cell(first + i) = rounded<T>(sums[i]);
+    else
+      for (int64_t i = first; i < first + count; ++i) finish_one(i);
   }
 
-  // Whether no table has low parts and their sums are plain ones.
+  // Whether the low parts are all zero and the high ones add up without a rounding.
   bool all_exact(int64_t first, int64_t count, double* sums) const {
-    for (const ExactTable& table : tables_)
-      if (!table.low.empty()) return false;
+    for (const ExactTable& table : tables_) {
+      if (table.low.empty()) continue;
+      bool zero = true;
+      for (int64_t i = 0; i < count; ++i) zero &= table.low[first + i] == 0.0;
+      if (!zero) return false;
+    }
     std::copy_n(&tables_[0].high[first], count, sums);
     if (tables_.size() == 1) return true;
     if (!inexact_is_kept()) return false;
@@ -118,20 +126,22 @@ class ExactCells {
     return !inexact_after(sums);
   }
 
-  void finish_cell(int64_t cell) {
+  void finish_one(int64_t which) {
     double high = -0.0, low = 0.0;
     bool exact = true;
     for (const ExactTable& table : tables_) {
-      exact = exact && add_to_pair(high, low, table.high[cell]);
-      if (!table.low.empty()) exact = exact && add_to_pair(high, low, table.low[cell]);
+      exact = exact && add_to_pair(high, low, table.high[which]);
+      // A zero there has no sign to give.
+      const double rest = table.low.empty() ? 0.0 : table.low[which];
+      if (rest != 0.0) exact = exact && add_to_pair(high, low, rest);
     }
     if (exact)
-      job_.out()[cell] = from_bits<T>(round_pair(high, low, Element<T>::format));
+      cell(which) = from_bits<T>(round_pair(high, low, Element<T>::format));
     else
-      finish_by_digits(cell, nullptr, nullptr);
+      finish_by_digits(which, nullptr, nullptr);
   }
 
-  void finish_by_digits(int64_t cell, const Spilled* first, const Spilled* end) {
+  void finish_by_digits(int64_t which, const Spilled* first, const Spilled* end) {
     Superacc acc;
     clear(acc);
     const auto add = [&](double x) {
@@ -139,11 +149,11 @@ class ExactCells {
       deposit(acc, x);
     };
     for (const ExactTable& table : tables_) {
-      add(table.high[cell]);
-      if (!table.low.empty()) add(table.low[cell]);
+      add(table.high[which]);
+      if (!table.low.empty()) add(table.low[which]);
     }
     for (; first != end; ++first) add(first->x);
-    job_.out()[cell] = from_bits<T>(round_to(acc, Element<T>::format, false));
+    cell(which) = from_bits<T>(round_to(acc, Element<T>::format, false));
   }
 
   // Cells with addends beside the tables.
@@ -160,8 +170,31 @@ class ExactCells {
   }
 
   Scattering<T>& job_;
+  const Range cells_;
   std::vector<ExactTable> tables_;
 };
+
+template <class T>
+void exact_cells(Scattering<T>& job) {
+  const int64_t n = job.job.n, cells = job.cells();
+  // A table for every worker while they are small; else one, of which each has a part.
+  constexpr int64_t kSharedCells = 1 << 18;
+  if (cells < kSharedCells) {
+    const int workers = table_workers(n, cells, job.threads);
+    ExactCells<T> all(job, {0, cells}, workers);
+    each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
+      all.add(worker, piece * kPiece, std::min(n, (piece + 1) * kPiece));
+    });
+    if (job.bad() < 0) all.finish(workers_for(cells / kWorkerElements, job.threads));
+  } else {
+    const int workers = workers_for((n + cells) / kWorkerElements, job.threads);
+    each_task(workers, workers, [&](int, int64_t part) {
+      ExactCells<T> some(job, part_of(cells, part, workers), 1);
+      some.add(0, 0, n);
+      some.finish(1);
+    });
+  }
+}
 
 template <class T>
 void sum_column_by_digits(T& cell, const T* source, const RowGroup& group) {
@@ -365,7 +398,7 @@ void fixed_point_cells(Scattering<T>& job) {
 template <class T>
 void scatter_exact(Scattering<T>& job) {
   if (job.job.columns == 1)
-    ExactCells<T>(job).run();
+    exact_cells(job);
   else
     exact_rows(job);
 }

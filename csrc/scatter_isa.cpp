@@ -71,6 +71,39 @@ int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
   return (outside >> 63 ? kOutOfRange : 0) | (negative >> 63 ? kNegative : 0);
 }
 
+template <class T>
+int64_t keep_between(const int64_t* index, const void* data, int64_t n, int64_t low, int64_t high,
+                     int64_t* kept_index, void* kept_data) {
+  const T* x = static_cast<const T*>(data);
+  T* kept = static_cast<T*>(kept_data);
+  const uint64_t width = static_cast<uint64_t>(high - low);
+  int64_t count = 0;
+  int64_t j = 0;
+#if NDP_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) > 2) {
+    const __m512i lowest = _mm512_set1_epi64(low);
+    const __m512i wide = _mm512_set1_epi64(static_cast<int64_t>(width));
+    for (; j + 8 <= n; j += 8) {
+      const __m512i at = _mm512_sub_epi64(_mm512_loadu_si512(index + j), lowest);
+      const __mmask8 inside = _mm512_cmplt_epu64_mask(at, wide);
+      _mm512_storeu_si512(kept_index + count, _mm512_maskz_compress_epi64(inside, at));
+      if constexpr (sizeof(T) == sizeof(double))
+        _mm512_storeu_pd(kept + count, _mm512_maskz_compress_pd(inside, _mm512_loadu_pd(x + j)));
+      else
+        _mm256_storeu_ps(kept + count, _mm256_maskz_compress_ps(inside, _mm256_loadu_ps(x + j)));
+      count += __builtin_popcount(inside);
+    }
+  }
+#endif
+  for (; j < n; ++j) {
+    const uint64_t at = static_cast<uint64_t>(index[j] - low);
+    kept_index[count] = static_cast<int64_t>(at);
+    kept[count] = x[j];
+    count += at < width;
+  }
+  return count;
+}
+
 // ---- ordered
 
 template <class T>
@@ -81,63 +114,39 @@ void widen(const void* data, int64_t n, void* to) {
   if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
 }
 
+// Calls step(j) for j < n. Cells of a far table are asked for in time.
+template <class Cell, class Step>
+NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bool far,
+                          const Step& step) {
+  constexpr int64_t kEarly = 32;
+  // The indices of the next block are looked at in one go: they should be there by then.
+  constexpr int64_t kLine = 64 / sizeof *index;
+  int64_t j = 0;
+  for (; j + kLine <= n; j += kLine) {
+    __builtin_prefetch(index + j + kBlock);
+#pragma GCC unroll 8
+    for (int64_t k = j; k < j + kLine; ++k) {
+      if (far && k + kEarly < n) __builtin_prefetch(table + index[k + kEarly], 1);
+      step(k);
+    }
+  }
+  for (; j < n; ++j) step(j);
+}
+
 template <class T>
-void add(void* to, const int64_t* index, const void* data, int64_t n) {
+void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) {
   auto* __restrict sums = static_cast<SumOf<T>*>(to);
   const T* source = static_cast<const T*>(data);
   SumOf<T> room[kBlock];
   for (int64_t i = 0; i < n; i += kBlock) {
     const int64_t count = n - i < kBlock ? n - i : kBlock;
     const auto* x = in_sums(source + i, count, room);
-    for (int64_t j = 0; j < count; ++j) sums[index[i + j]] += x[j];
-  }
-}
-
-// The indices in [low, low + width), less low, and what they go with, in order; their number. There
-// is room for 16 more.
-template <class Sum>
-NDP_INLINE int64_t keep_between(const int64_t* index, const Sum* x, int64_t n, int64_t low,
-                                uint32_t width, uint32_t* kept_index, Sum* kept) {
-  int64_t count = 0;
-  int64_t j = 0;
-#if NDP_VECTOR_BYTES == 64
-  const __m512i lowest = _mm512_set1_epi64(low);
-  const __m512i wide = _mm512_set1_epi64(width);
-  for (; j + 8 <= n; j += 8) {
-    const __m512i at = _mm512_sub_epi64(_mm512_loadu_si512(index + j), lowest);
-    const __mmask8 inside = _mm512_cmplt_epu64_mask(at, wide);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(kept_index + count),
-                        _mm256_maskz_compress_epi32(inside, _mm512_cvtepi64_epi32(at)));
-    if constexpr (sizeof(Sum) == sizeof(double))
-      _mm512_storeu_pd(kept + count, _mm512_maskz_compress_pd(inside, _mm512_loadu_pd(x + j)));
+    const int64_t* at = index + i;
+    const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
+    if (far)
+      for_cells(sums, at, count, true, step);
     else
-      _mm256_storeu_ps(kept + count, _mm256_maskz_compress_ps(inside, _mm256_loadu_ps(x + j)));
-    count += __builtin_popcount(inside);
-  }
-#endif
-  for (; j < n; ++j) {
-    const uint64_t at = static_cast<uint64_t>(index[j] - low);
-    kept_index[count] = static_cast<uint32_t>(at);
-    kept[count] = x[j];
-    count += at < width;
-  }
-  return count;
-}
-
-template <class T>
-void add_between(void* to, const int64_t* index, const void* data, int64_t n, int64_t low,
-                 int64_t high) {
-  using Sum = SumOf<T>;
-  auto* __restrict sums = static_cast<Sum*>(to);
-  const T* source = static_cast<const T*>(data);
-  const uint32_t width = static_cast<uint32_t>(high - low);
-  uint32_t kept_index[kBlock + 16];
-  Sum kept[kBlock + 16], room[kBlock];
-  for (int64_t i = 0; i < n; i += kBlock) {
-    const int64_t block = n - i < kBlock ? n - i : kBlock;
-    const auto* x = in_sums(source + i, block, room);
-    const int64_t count = keep_between(index + i, x, block, low, width, kept_index, kept);
-    for (int64_t j = 0; j < count; ++j) sums[kept_index[j]] += kept[j];
+      for_cells(sums, at, count, false, step);
   }
 }
 
@@ -179,19 +188,23 @@ void add_group(void* to, const RowGroup& group) {
 // ---- exact
 
 template <class T>
-int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n) {
+int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n, bool far) {
   const T* source = static_cast<const T*>(data);
   double before[kExactCells], room[kExactCells];
   for (int64_t i = 0; i < n; i += kExactCells) {
     const int64_t count = n - i < kExactCells ? n - i : kExactCells;
     const int64_t* at = index + i;
     const double* x = in_doubles(source + i, count, room);
-    clear_inexact();
-    for (int64_t j = 0; j < count; ++j) {
+    const auto step = [&](int64_t j) __attribute__((always_inline)) {
       double& cell = high[at[j]];
       before[j] = cell;
       cell += x[j];
-    }
+    };
+    clear_inexact();
+    if (far)
+      for_cells(high, at, count, true, step);
+    else
+      for_cells(high, at, count, false, step);
     if (inexact_after(high)) {
       for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
       return i;
@@ -331,12 +344,19 @@ constexpr auto patch_kernel() {
 }
 
 template <class T>
-constexpr ScatterKernels kKernels{look,           widen<T>,
-                                  add<T>,         add_between<T>,
-                                  patch_kernel<T>(), add_group<T>,
-                                  add_exactly<T>, add_pairs<T>,
-                                  add_group_exactly<T>, largest_finite<T>,
-                                  fix<T>};
+constexpr ScatterKernels kKernels{
+    look,
+    keep_between<T>,
+    widen<T>,
+    add<T>,
+    patch_kernel<T>(),
+    add_group<T>,
+    add_exactly<T>,
+    add_pairs<T>,
+    add_group_exactly<T>,
+    largest_finite<T>,
+    fix<T>,
+};
 
 }  // namespace
 

@@ -104,6 +104,19 @@ void each_task(int64_t tasks, int workers, const Body& body) {
 // Elements that are worth a thread of their own.
 constexpr int64_t kWorkerElements = 16384;
 
+// A table of more bytes lies outside of the nearer caches.
+constexpr int64_t kFarBytes = 1 << 19;
+
+// Part `part` of `parts` of the cells, by whole cache lines.
+struct Range {
+  int64_t low, high;
+};
+inline Range part_of(int64_t cells, int64_t part, int64_t parts) {
+  const int64_t lines = (cells + 63) / 64;
+  return {std::min(cells, lines * part / parts * 64),
+          std::min(cells, lines * (part + 1) / parts * 64)};
+}
+
 // A scatter with the kernels for it. Indices are checked on the way, block by block: nothing is
 // written to where a bad one says.
 template <class T>
@@ -127,20 +140,33 @@ class Scattering {
   // first bad one, which is noted.
   template <class Body>
   void each_block(int64_t first, int64_t end, const Body& body) {
-    constexpr int64_t kBlock = 4096;
-    const int64_t low = job.wrap ? -job.destinations : 0;
+    const int64_t low = job.wrap ? -job.destinations : 0, high = job.destinations;
     for (int64_t i = first; i < end; i += kBlock) {
       const int64_t* index = job.index + i;
       const int64_t count = std::min(kBlock, end - i);
-      const int seen = kernels.look(index, count, low, job.destinations - 1);
-      if (seen & kOutOfRange) return note_bad(i + check_indices(index, count, low, job.destinations, nullptr));
+      const int seen = kernels.look(index, count, low, high - 1);
+      if (seen & kOutOfRange) return note_bad(i + check_indices(index, count, low, high, nullptr));
       int64_t wrapped[kBlock];
       if (seen & kNegative) {
-        check_indices(index, count, low, job.destinations, wrapped);
+        check_indices(index, count, low, high, wrapped);
         index = wrapped;
       }
       body(index, i, count);
     }
+  }
+
+  // body(index, source, count), columns being 1: the elements with indices in [low, high), which
+  // count from low.
+  template <class Body>
+  void each_block(int64_t first, int64_t end, int64_t low, int64_t high, const Body& body) {
+    const bool all = low == 0 && high == job.destinations;
+    each_block(first, end, [&](const int64_t* index, int64_t position, int64_t count) {
+      if (all) return body(index, source(position), count);
+      int64_t kept_index[kBlock + 8];
+      T kept[kBlock + 8];
+      body(kept_index, kept, kernels.keep_between(index, source(position), count, low, high,
+                                                  kept_index, kept));
+    });
   }
 
   // The position of the first bad index that any worker met, or -1.
@@ -148,6 +174,7 @@ class Scattering {
 
  private:
   static constexpr int64_t kNone = INT64_MAX;
+  static constexpr int64_t kBlock = 1024;
 
   void note_bad(int64_t position) {
     int64_t seen = bad_;

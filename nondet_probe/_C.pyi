@@ -36,6 +36,7 @@ def scatter(
     threads: int,
     isa: str,
     wrap: bool,
+    strict: bool,
     /,
 ) -> int: ...
 def check_indices(index: int, n: int, low: int, high: int, wrapped: int, /) -> int: ...

@@ -3,7 +3,10 @@
 from nondet_probe.ops.bincount import bincount, bincount_ref
 from nondet_probe.ops.embedding import embedding, embedding_ref
 from nondet_probe.ops.histogram import Histogram, histogram, histogram_ref
+from nondet_probe.ops.index_add import index_add, index_add_ref
+from nondet_probe.ops.index_put import index, index_put, index_put_ref
 from nondet_probe.ops.registry import Guarantee, Variant, find, ops, variants
+from nondet_probe.ops.scatter_add import scatter_add, scatter_add_ref
 from nondet_probe.ops.segment_sum import segment_sum, segment_sum_ref
 from nondet_probe.ops.sum import sum, sum_ref
 
@@ -18,7 +21,14 @@ __all__ = [
     "find",
     "histogram",
     "histogram_ref",
+    "index",
+    "index_add",
+    "index_add_ref",
+    "index_put",
+    "index_put_ref",
     "ops",
+    "scatter_add",
+    "scatter_add_ref",
     "segment_sum",
     "segment_sum_ref",
     "sum",

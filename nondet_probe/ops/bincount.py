@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import via_c, via_c_groups
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.embedding import take_rows
@@ -176,12 +176,12 @@ def _on_cpu(
             raise IndexError(f"index {numbers[at].item()} at position {at} is negative")
         bins = max(minlength, int(high) + 1)
     if weights is None:
-        return via_c.count(numbers, bins, threads)
+        return via_c_groups.count(numbers, bins, threads)
     check_memory(weights)
     result = torch.zeros(bins, dtype=dtype)
     weights = weights.contiguous()
     if weights.dtype in _ROUNDED_BY_TORCH:
-        weights = via_c.widen(weights)
+        weights = via_c_groups.widen(weights)
     via_c.scatter_rows(result, numbers, weights.to(dtype), variant, threads)
     return result
 

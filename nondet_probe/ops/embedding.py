@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import via_c, via_c_groups
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
@@ -172,7 +172,7 @@ def _on_cpu(
     numbers = _numbers(input)
     check_memory(weight)
     rows = weight.shape[0]
-    bad = via_c.first_bad_index(numbers, rows)
+    bad = via_c_groups.first_bad_index(numbers, rows)
     if bad >= 0:
         raise IndexError(
             f"index {numbers[bad].item()} at position {bad} is out of range for {rows} rows"
@@ -235,7 +235,7 @@ def _add_on_cpu(
     if padding >= 0:
         result[padding] = 0.0
     if scale:
-        via_c.divide_rows(result, via_c.count(numbers, rows, threads))
+        via_c_groups.divide_rows(result, via_c_groups.count(numbers, rows, threads))
     return result
 
 

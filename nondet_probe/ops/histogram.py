@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import via_c, via_c_groups
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
@@ -167,8 +167,8 @@ def _edges_on_cpu(input: Tensor, bins: int, low: float | None, high: float | Non
     _check_edges(input, bins, low, high)
     check_memory(input)
     if low is None or high is None:
-        low, high = via_c.range_of(input.contiguous())
-    return via_c.bin_edges(low, high, bins, input.dtype)
+        low, high = via_c_groups.range_of(input.contiguous())
+    return via_c_groups.bin_edges(low, high, bins, input.dtype)
 
 
 def _edges_without_data(input: Tensor, bins: int, low: float | None, high: float | None) -> Tensor:
@@ -219,7 +219,7 @@ def _on_cpu(
         if given is not None:
             check_memory(given)
     x, edges = input.contiguous(), edges.contiguous()
-    at = -1 if uniform else via_c.falling_edge(edges)
+    at = -1 if uniform else via_c_groups.falling_edge(edges)
     if at >= 0:
         raise UsageError(
             f"edges of bins must not fall: edge {at} is {edges[at].item()}, the one before it "
@@ -227,11 +227,11 @@ def _on_cpu(
         )
     bins = edges.shape[0] - 1
     if weight is None:
-        counts, hist = via_c.count_bins(x, edges, uniform, threads)
+        counts, hist = via_c_groups.count_bins(x, edges, uniform, threads)
         if density and variant == "exact":
             return _densities([Fraction(count) for count in counts.tolist()], edges)
     else:
-        index = via_c.find_bins(x, edges, uniform, threads)
+        index = via_c_groups.find_bins(x, edges, uniform, threads)
         weight = weight.contiguous()
         if density and variant == "exact":
             return _densities(_exact_bins(index, weight, bins), edges)
@@ -240,7 +240,7 @@ def _on_cpu(
         via_c.scatter_rows(sums, index, weight, variant, threads)
         hist = sums[:bins].clone()
     if density:
-        via_c.normalise(hist, edges)
+        via_c_groups.normalise(hist, edges)
     return hist
 
 
@@ -271,8 +271,8 @@ _histogram = define(
 
 def _exact_bins(index: Tensor, weight: Tensor, bins: int) -> list[Fraction | float]:
     """The exact sum of every bin; a float where it is no number."""
-    digits, specials = via_c.bin_sums(index, weight, bins)
-    unit = Fraction(2) ** via_c.EXACT_LOWEST
+    digits, specials = via_c_groups.bin_sums(index, weight, bins)
+    unit = Fraction(2) ** via_c_groups.EXACT_LOWEST
     sums: list[Fraction | float] = []
     for of_bin, special in zip(digits.tolist(), specials.tolist(), strict=True):
         if special:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import via_c_groups
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
@@ -170,7 +170,7 @@ def _on_cpu(
     _segments(sizes, offsets is not None)
     if sizes.dtype is not torch.int64 or not sizes.is_contiguous():
         sizes = sizes.to(torch.int64).contiguous()
-    return via_c.segment_sum(data.contiguous(), sizes, offsets is not None, variant, threads)
+    return via_c_groups.segment_sum(data.contiguous(), sizes, offsets is not None, variant, threads)
 
 
 def _without_data(
