@@ -19,6 +19,7 @@ __all__ = [
     "count",
     "count_bins",
     "divide_rows",
+    "extremes",
     "falling_edge",
     "find_bins",
     "first_bad_index",
@@ -74,6 +75,11 @@ def count(index: Tensor, bins: int, threads: int | None) -> Tensor:
     counts = torch.empty(bins, dtype=torch.int64, device="cpu")
     _C.count(index.data_ptr(), index.numel(), bins, _at_most(threads), counts.data_ptr())
     return counts
+
+
+def extremes(index: Tensor) -> tuple[int, int]:
+    """The least and the largest of contiguous int64, of which there are some."""
+    return _C.extremes(index.data_ptr(), index.numel())
 
 
 def widen(x: Tensor) -> Tensor:

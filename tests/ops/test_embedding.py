@@ -193,6 +193,15 @@ def test_the_forward_pass_is_a_copy() -> None:
                 assert found.data_ptr() != same.data_ptr() or found.numel() == 0
 
 
+@pytest.mark.parametrize("variant", ORDERED)
+def test_rows_that_are_not_named_change_nothing(variant: str) -> None:
+    """With many of them the sums are made elsewhere, and copied."""
+    input, of_result = indices(500, 40)["zipf"], normal(1500, torch.float32, 3).reshape(500, 3)
+    few = gradient_of(input, 40, of_result, 3, variant=variant, scale_grad_by_freq=True)
+    many = gradient_of(input, 501, of_result, 3, variant=variant, scale_grad_by_freq=True)
+    assert bits_of(many) == bits_of(few) + [0] * (461 * 3)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_no_input_gives_no_gradient(variant: str) -> None:
     none = torch.zeros(0, 3, dtype=torch.int64)
