@@ -44,14 +44,15 @@ def test_ordered_variants_are_bit_identical(
     """Over runs, threads 1 to 8 and instruction sets, on sums that feel their order."""
     n, columns = 9000, 17
     of_result = normal(n * columns, dtype, 1).reshape(n, columns)
-    for name in ("all equal", "zipf", "uniform"):
-        input = indices(n, 300)[name]
+    patterns = indices(n, 300)
+    for name in ("all equal", "zipf"):
+        input = patterns[name]
 
         def compute(threads: int, input: Tensor = input) -> list[int]:
             return bits_of(gradient_of(input, 300, of_result, variant=variant, threads=threads))
 
         expected = compute(1)
-        for threads in (2, 2, 3, 4, 5, 6, 7, 8):
+        for threads in (1, 2, 3, 4, 5, 6, 7, 8):
             assert compute(threads) == expected, (name, threads)
         for isa in _C.available_isas():
             monkeypatch.setenv("NONDET_PROBE_ISA", isa)
