@@ -32,6 +32,15 @@ void count(const int64_t* index, int64_t n, int64_t bins, int threads, int64_t* 
     for (int64_t bin = 0; bin < bins; ++bin) counts[bin] += tables[(worker - 1) * bins + bin];
 }
 
+Extremes extremes(const int64_t* index, int64_t n) {
+  int64_t least = index[0], most = index[0];
+  for (int64_t i = 1; i < n; ++i) {
+    least = std::min(least, index[i]);
+    most = std::max(most, index[i]);
+  }
+  return {least, most};
+}
+
 void widen(Dtype dtype, const void* x, int64_t n, double* wide) {
   const DefaultFloatMode mode;
   if (dtype == Dtype::int64) {

@@ -206,6 +206,11 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n + bins);
     ndp::count(at<int64_t>(index), n, bins, threads, at<int64_t>(counts));
   });
+  m.def("extremes", [](uintptr_t index, int64_t n) {
+    const Released released(n);
+    const ndp::Extremes found = ndp::extremes(at<int64_t>(index), n);
+    return std::pair(found.least, found.most);
+  });
   m.def("widen", [](int dtype, uintptr_t x, int64_t n, uintptr_t wide) {
     const Released released(n);
     ndp::widen(static_cast<ndp::Dtype>(dtype), at(x), n, at<double>(wide));

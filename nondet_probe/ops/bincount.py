@@ -167,14 +167,16 @@ def _on_cpu(
 ) -> Tensor:
     dtype = _check(input, weights, minlength, variant)
     check_memory(input)
-    numbers = input.to(torch.int64).contiguous()
+    numbers = input
+    if input.dtype is not torch.int64 or not input.is_contiguous():
+        numbers = input.to(torch.int64).contiguous()
     bins = minlength
     if numbers.numel() > 0:
-        low, high = torch.aminmax(numbers)
-        if low < 0:
+        least, most = via_c.extremes(numbers)
+        if least < 0:
             at = int((numbers < 0).to(torch.uint8).argmax())
             raise IndexError(f"index {numbers[at].item()} at position {at} is negative")
-        bins = max(minlength, int(high) + 1)
+        bins = max(minlength, most + 1)
     if weights is None:
         return via_c.count(numbers, bins, threads)
     check_memory(weights)

@@ -158,7 +158,9 @@ def _numbers(input: Tensor) -> Tensor:
     if input.dtype not in _INTEGERS:
         raise TypeError(f"embedding takes int64 and int32 as input, got {input.dtype}")
     check_memory(input)
-    return input.reshape(-1).to(torch.int64).contiguous()
+    if input.dtype is torch.int64 and input.is_contiguous():
+        return input
+    return input.to(torch.int64).contiguous()
 
 
 def _on_cpu(
@@ -175,9 +177,12 @@ def _on_cpu(
     bad = via_c.first_bad_index(numbers, rows)
     if bad >= 0:
         raise IndexError(
-            f"index {numbers[bad].item()} at position {bad} is out of range for {rows} rows"
+            f"index {numbers.reshape(-1)[bad].item()} at position {bad} is out of range for "
+            f"{rows} rows"
         )
-    return weight.index_select(0, numbers).reshape(*input.shape, *weight.shape[1:])
+    if weight.dim() == 2:
+        return torch.embedding(weight, numbers)
+    return weight.index_select(0, numbers.reshape(-1)).reshape(*input.shape, *weight.shape[1:])
 
 
 def _without_data(
@@ -231,7 +236,13 @@ def _add_on_cpu(
     numbers = _numbers(input)
     columns = gradient.shape[input.dim() :]
     result = gradient.new_zeros((rows, *columns))
-    via_c.scatter_rows(result, numbers, gradient.contiguous(), variant, threads)
+    if rows > numbers.numel():  # most rows stay untouched, and need not even be looked at
+        named, places = torch.unique(numbers.reshape(-1), return_inverse=True)
+        sums = gradient.new_zeros((named.numel(), *columns))
+        via_c.scatter_rows(sums, places, gradient.contiguous(), variant, threads)
+        result.index_copy_(0, named, sums)
+    else:
+        via_c.scatter_rows(result, numbers, gradient.contiguous(), variant, threads)
     if padding >= 0:
         result[padding] = 0.0
     if scale:

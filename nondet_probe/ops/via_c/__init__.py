@@ -13,8 +13,10 @@ from nondet_probe.ops.via_c.groups import (
     count,
     count_bins,
     divide_rows,
+    extremes,
     falling_edge,
     find_bins,
+    first_bad_index,
     normalise,
     range_of,
     segment_sum,
@@ -29,7 +31,7 @@ from nondet_probe.ops.via_c.rows import (
     softmax,
     softmax_backward,
 )
-from nondet_probe.ops.via_c.scatter import checked_indices, first_bad_index, scatter_rows
+from nondet_probe.ops.via_c.scatter import checked_indices, scatter_rows
 from nondet_probe.ops.via_c.sums import sum_all, sum_over
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "cumsum",
     "divide_rows",
     "dot",
+    "extremes",
     "falling_edge",
     "find_bins",
     "first_bad_index",

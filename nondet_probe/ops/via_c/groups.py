@@ -1,4 +1,4 @@
-"""Sums by group: `segment_sum`, `embedding`, `bincount`, `histogram`: the way into `_C`."""
+"""`segment_sum`, `embedding`, `bincount`, `histogram`: the way into `_C`."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ __all__ = [
     "count",
     "count_bins",
     "divide_rows",
+    "extremes",
     "falling_edge",
     "find_bins",
+    "first_bad_index",
     "normalise",
     "range_of",
     "segment_sum",
     "widen",
 ]
 
-
 EXACT_DIGITS = 70
-
-
+"""Digits of base 2**32 of an exact sum (csrc/superacc.hpp), the last of which is signed."""
 EXACT_LOWEST = -1088
+"""log2 of their unit."""
 
 
 def segment_sum(
@@ -40,7 +41,8 @@ def segment_sum(
 ) -> Tensor:
     """Sums over neighbouring rows of data as rows of a new tensor; all contiguous.
 
-    sizes: int64, offsets or lengths. UsageError as for `sum_all`, and when they do not fit data.
+    sizes: int64, offsets or lengths. UsageError when they do not fit data, as for
+    threads below 1 and for a NONDET_PROBE_ISA that is not available.
     """
     rows, segments = data.shape[0], sizes.shape[0] - are_offsets
     result = torch.empty((segments, *data.shape[1:]), dtype=data.dtype, device="cpu")
@@ -64,11 +66,21 @@ def segment_sum(
     return result
 
 
+def first_bad_index(index: Tensor, rows: int) -> int:
+    """The position of the first of these contiguous int64 that is not in [0, rows); -1 for none."""
+    return _C.check_indices(index.data_ptr(), index.numel(), 0, rows, 0)
+
+
 def count(index: Tensor, bins: int, threads: int | None) -> Tensor:
     """How often each of 0, ..., bins - 1 occurs; index: contiguous int64, all in [0, bins)."""
     counts = torch.empty(bins, dtype=torch.int64, device="cpu")
     _C.count(index.data_ptr(), index.numel(), bins, at_most(threads), counts.data_ptr())
     return counts
+
+
+def extremes(index: Tensor) -> tuple[int, int]:
+    """The least and the largest of contiguous int64, of which there are some."""
+    return _C.extremes(index.data_ptr(), index.numel())
 
 
 def widen(x: Tensor) -> Tensor:

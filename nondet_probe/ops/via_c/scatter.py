@@ -12,7 +12,6 @@ from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
     "checked_indices",
-    "first_bad_index",
     "scatter_rows",
 ]
 
@@ -25,15 +24,17 @@ def scatter_rows(
     threads: int | None,
     wrap: bool = False,
     strict: bool = False,
+    grid: tuple[int, int, int] = (0, 1, 1),
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
     out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
     contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
-    threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
+    threads: at most so many are used; None is torch.get_numat_most(). UsageError when it is below
     1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
-    the other too, not by chunks. IndexError names the first index out of range and its position;
-    out is then of no more use.
+    the other too, not by chunks. grid: (size, inner, span) of an index along one dimension, for an
+    out of single elements (csrc/scatter.hpp). IndexError names the first index out of range and its
+    position; out is then of no more use.
     """
     threads = at_most(threads)
     destinations, n = out.shape[0], index.numel()
@@ -52,12 +53,14 @@ def scatter_rows(
             "",
             wrap,
             strict,
+            *grid,
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
     if bad >= 0:
         raise IndexError(
-            f"index {index[bad].item()} at position {bad} is out of range for {destinations} rows"
+            f"index {index.view(-1)[bad].item()} at position {bad} is out of range for "
+            f"{grid[0] or destinations} rows"
         )
 
 
@@ -77,8 +80,3 @@ def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) ->
             f"size {size}"
         )
     return wrapped
-
-
-def first_bad_index(index: Tensor, rows: int) -> int:
-    """The position of the first of these contiguous int64 that is not in [0, rows); -1 for none."""
-    return _C.check_indices(index.data_ptr(), index.numel(), 0, rows, 0)
