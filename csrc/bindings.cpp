@@ -10,6 +10,7 @@
 #include "digest.hpp"
 #include "isa.hpp"
 #include "parallel.hpp"
+#include "stream.hpp"
 #include "sum.hpp"
 
 namespace py = pybind11;
@@ -85,5 +86,11 @@ PYBIND11_MODULE(_C, m) {
     const Released released(n);
     ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
              at(result));
+  });
+
+  // nondet_probe.probe: what the machine can read at all.
+  m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
+    const Released released(bytes);
+    return ndp::read_stream(at(data), bytes, threads, isa);
   });
 }

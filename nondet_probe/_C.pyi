@@ -22,3 +22,6 @@ def ulp_distance(
 def sum(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
+
+# nondet_probe.probe, by way of nondet_probe.bits.via_c
+def read_stream(data: int, bytes: int, threads: int, isa: str, /) -> int: ...
