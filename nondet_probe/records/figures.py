@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["COLUMNS", "PRICE_COLUMNS", "Row", "Spread", "append_rows", "origin_of", "plain"]
+__all__ = ["COLUMNS", "Row", "Spread", "append_rows", "origin_of", "plain"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,8 @@ class Row:
     note: str = ""
 
 
-_AFTER = ("guarantee", "note")
 COLUMNS = [
-    *(field.name for field in fields(Row) if field.name not in ("spread", *_AFTER)),
+    *("op", "provider", "dtype", "n", "threads", "metric", "unit"),
     *(field.name for field in fields(Spread)),
     "cpu",
     "torch",
@@ -69,10 +68,7 @@ COLUMNS = [
     "utc",
     "commit",
 ]
-"""Of the files in `benchmarks/results`."""
-
-PRICE_COLUMNS = [*COLUMNS, *_AFTER]
-"""Of the price list: the same, with two more at the end."""
+"""Of the files in `benchmarks/results`; a price list has the others of a row at the end."""
 
 
 def plain(row: Row) -> dict[str, Any]:
