@@ -2,8 +2,9 @@
 
 V_s, V_ermv and V_c are the measures of Shanmugavelu et al. 2024 (arXiv 2408.05148), where A and S_d
 come from the deterministic computation and B and S_nd from the other one. Equality is equality of
-bits here as everywhere in this package, and two traps of their code are left out: it adds 1e-8 to
-the denominators of V_ermv, which hides differences of small elements, and it has V_s with two signs.
+bits here as everywhere in this package. Their code departs from the formulas in two places, where
+this does not: it adds 1e-8 to the denominators of V_ermv, which hides differences of small
+elements, and one of its programs has V_s as (S_nd - S_d) / S_d.
 """
 
 from __future__ import annotations

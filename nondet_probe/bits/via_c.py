@@ -136,6 +136,6 @@ def digest(code: int, tensor: Tensor, threads: int, isa: str = "") -> str:
 
 
 def read_stream(tensor: Tensor, threads: int, isa: str = "") -> int:
-    """The exclusive or of a contiguous host tensor's bytes, as 64-bit words: every byte is read, and
-    as good as nothing is done with it."""
+    """The exclusive or of a contiguous host tensor's 64-bit words: every byte is read, and as good
+    as nothing is done with it."""
     return _C.read_stream(tensor.data_ptr(), tensor.nbytes, threads, isa)

@@ -26,7 +26,8 @@ _SEED = 20
 def normal(shape: int | tuple[int, ...], dtype: torch.dtype, stream: int = 0) -> Tensor:
     """Standard normal numbers, the same on every machine and thread count (torch.randn's are not).
 
-    Drawn in float64 for float64, else in float32 and rounded. stream: tells inputs of one case apart.
+    Drawn in float64 for float64, else in float32 and rounded. stream: tells the inputs of one case
+    apart.
     """
     draw = np.random.default_rng((_SEED, stream))
     values = draw.standard_normal(shape, dtype=_NUMPY.get(dtype, np.float32))

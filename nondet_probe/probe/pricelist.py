@@ -1,7 +1,7 @@
 """The price list: what each variant of each op costs on this machine, and what one gets for it.
 
-Beside each other, in turn: the variants, torch's op in its default and its deterministic mode, and a
-loop that only reads as many bytes. See docs/bench.md.
+Measured in turn: the variants, torch's op in its default and its deterministic mode, and a loop
+that only reads the inputs. See docs/bench.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the repeats of one call gave: how many different results, how far apart, how far from exact."""
+"""What the repeats of one call gave: how many results, how far apart, how far from exact."""
 
 from __future__ import annotations
 

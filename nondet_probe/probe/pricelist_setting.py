@@ -1,4 +1,4 @@
-"""One line of the price list's plan: an op at one size, dtype and thread count, by all providers."""
+"""One setting of the price list, an op at one size, dtype and thread count, by all providers."""
 
 from __future__ import annotations
 
@@ -99,8 +99,10 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
     if not able:
         return found
     moved = setting.case.moved(setting.inputs, able[0].first)
-    times = _times(able, moved, setting)
-    stream = times[prices.STREAM]
+    times = _times(able, setting)
+    read = sum(tensor.nbytes for tensor in setting.inputs)
+    # The time in which the stream would have read what the op has to read and write.
+    stream = [value * moved / read for value in times[prices.STREAM]]
     found.rows.append(_stream_row(setting, rates(stream, moved / 1e9)))
     exact = next((p.first for p in able if p.variant is not None and p.name == "exact"), None)
     for provider in able:
@@ -147,10 +149,17 @@ def _providers(setting: Setting) -> Iterator[_Provider]:
         yield provider
 
 
-def _times(able: list[_Provider], moved: int, setting: Setting) -> dict[str, list[float]]:
-    """Seconds of one call in every round, of all providers and of reading as many bytes."""
-    buffer = torch.full((max(moved, 1),), 1, dtype=torch.uint8)
-    read = _Provider(prices.STREAM, lambda: via_c.read_stream(buffer, setting.threads))
+def _times(able: list[_Provider], setting: Setting) -> dict[str, list[float]]:
+    """Seconds of one call in every round, of all providers and of the read stream.
+
+    That one reads the inputs, so that it finds them in the cache, or not, as the others do.
+    """
+
+    def read_inputs() -> None:
+        for tensor in setting.inputs:
+            via_c.read_stream(tensor, setting.threads)
+
+    read = _Provider(prices.STREAM, read_inputs)
     start = time.perf_counter()
     read.call()
     read.seconds = time.perf_counter() - start

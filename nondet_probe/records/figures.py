@@ -79,7 +79,7 @@ def plain(row: Row) -> dict[str, Any]:
 
 
 def origin_of(found: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that say what rows were measured on, now; found: `nondet_probe.env.snapshot()`."""
+    """The columns that say what rows are measured on, now; found: `env.snapshot()`."""
     commit = found["commit"]
     return {
         "cpu": f"{found['machine']['cpu']} x {found['machine']['cpus']}",
@@ -95,7 +95,8 @@ def append_rows(
 ) -> None:
     """Append rows to the CSV file at `path`, with a header where it is new.
 
-    In one write: whoever reads the file meanwhile, or is left with it after a crash, has whole rows.
+    In one write: whoever reads the file meanwhile, or is left with it after a crash, has whole
+    rows.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
@@ -107,7 +108,7 @@ def append_rows(
             for field in fields(Spread):
                 value = figures[field.name]
                 figures[field.name] = "" if value is None else f"{value:.6g}"
-            writer.writerow(figures | origin)
+            writer.writerow({**figures, **origin})
         file.write(text.getvalue().encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())

@@ -46,7 +46,7 @@ _OF_ONE_LAUNCH = (*_NO_PROMISE, "run_to_run")
 
 
 def broken_promises(rows: Iterable[Row]) -> list[Row]:
-    """Rows of variants that promise the same bits where different ones were seen, or that failed."""
+    """Rows of variants that failed, or that gave different bits where they promise the same."""
     return [row for row in rows if _broken(row)]
 
 
