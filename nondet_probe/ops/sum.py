@@ -110,7 +110,8 @@ def sum(x: Tensor, *, variant: str = "exact", threads: int | None = None) -> Ten
     find("sum", variant)
     if not isinstance(x, Tensor):
         raise TypeError(f"sum takes a torch.Tensor, got {type(x).__name__}")
-    return _sum(x, variant, threads)
+    result: Tensor = _sum(x, variant, threads)
+    return result
 
 
 def sum_ref(x: Tensor) -> Tensor:
