@@ -7,6 +7,7 @@ down slows all of them; a ratio is the median of the ratios within the rounds.
 from __future__ import annotations
 
 import ctypes
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -41,15 +42,15 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Seconds of every call in every round; each round calls all of them, in turn.
 
-    The order is rotated from round to round, so that none always follows the same neighbour.
-    warmup: rounds before those, which are not kept. under: contexts in which the calls of these
+    The order is drawn anew for each round, the same in every run: a fixed one, rotated or not,
+    would give each call always the same predecessor, whose leavings in the cache it finds. warmup: rounds before those, which are not kept. under: contexts in which the calls of these
     names run; entering and leaving them is not timed.
     """
     names = list(calls)
     under = under or {}
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in random.Random(turn).sample(names, len(names)):
             with under.get(name, nullcontext)():
                 start = time.perf_counter()
                 calls[name]()
