@@ -90,7 +90,7 @@ def show_prices(
     for group in groups:
         console.print()
         shown = _rich(pricetables.short_price_table(group))
-        for column in shown.columns[1:]:
+        for column in shown.columns:
             column.no_wrap = True
         console.print(shown)
         console.print(pricetables.variability_line(group), style="dim")

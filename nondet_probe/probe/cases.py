@@ -52,7 +52,7 @@ def bytes_moved(inputs: Inputs, result: Inputs) -> int:
 class Case:
     """One op to be measured.
 
-    shape: what "n elements" means, in words, for people.
+    shape: what is measured with n elements, in words, for people.
     torch_name: torch's counterpart, as its users write it.
     make: inputs for n elements of a dtype, the same each time; at least one element.
     ours: the op on such inputs in a variant: ours(variant, *inputs).
@@ -72,7 +72,7 @@ class Case:
 
 CASES: dict[str, Case] = {
     "sum": Case(
-        shape="all of n elements",
+        shape="all n elements of a contiguous tensor",
         torch_name="torch.sum(x)",
         make=lambda n, dtype: (normal(n, dtype),),
         ours=lambda variant, x: ops.sum(x, variant=variant),

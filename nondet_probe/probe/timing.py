@@ -43,7 +43,8 @@ def interleave(
     """Seconds of every call in every round; each round calls all of them, in turn.
 
     The order is drawn anew for each round, the same in every run: a fixed one, rotated or not,
-    would give each call always the same predecessor, whose leavings in the cache it finds. warmup: rounds before those, which are not kept. under: contexts in which the calls of these
+    would give each call always the same predecessor, whose leavings in the cache it finds.
+    warmup: rounds before those, which are not kept. under: contexts in which the calls of these
     names run; entering and leaving them is not timed.
     """
     names = list(calls)

@@ -24,8 +24,8 @@ _OVERVIEW = (
 
 METHOD = (
     "All calls of one setting (op, dtype, size, threads) take turns in one process, in an order "
-    "drawn anew each round, after two rounds that are not kept. A call shorter than 200 µs is made several "
-    "times a sample.",
+    "drawn anew each round, after two rounds that are not kept. A call shorter than 200 µs is made "
+    "several times a sample.",
     "Figures are medians over the repeats with the quartiles below them; a ratio is the median of "
     "the ratios within the rounds.",
     "The read stream is a loop that does nothing but read the op's inputs, in the same rounds, on "
@@ -70,7 +70,7 @@ def render_prices(
 ) -> str:
     """The page as the text of an HTML document; the same arguments give the same bytes.
 
-    found: `nondet_probe.env.snapshot()`. shapes: what "n elements" means for each op, in words.
+    found: `nondet_probe.env.snapshot()`. shapes: what is measured of each op, in words.
     created: when, for people. Raises UsageError when jinja2 or matplotlib is missing.
     """
     page = template("prices.html.jinja")
@@ -112,7 +112,7 @@ def _sections(groups: Sequence[Group], shapes: Mapping[str, str]) -> list[dict[s
         sections.append(
             {
                 "title": f"{one_line(op)}, {dtype}",
-                "shape": f"n elements: {shapes[op]}." if op in shapes else "",
+                "shape": f"Measured: {shapes[op]}." if op in shapes else "",
                 "pictures": _pictures(order, f"op{number}"),
                 "tables": [price_table(group) for group in order],
             }

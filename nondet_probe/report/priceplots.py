@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,8 @@ __all__ = ["rate_plot", "speed_plot", "threads_key"]
 _ROW, _TOP, _BOTTOM, _SIDE = 46.0, 26.0, 46.0, 18.0
 # Of the thread counts, in their order; and of the curves.
 _THREADS = ("run", "twin", "fit", "unsure")
-_CURVES = ("run", "twin", "fit", "bad", "unsure", "good", "control", "ink", "muted")
+_CURVES = ("run", "twin", "fit", "bad", "unsure")
+_DASHED, _DOTTED = (0, (4, 2)), (0, (1, 1.2))
 
 
 def speed_plot(groups: Sequence[Group], key: str) -> str | None:
@@ -114,13 +115,12 @@ def rate_plot(groups: Sequence[Group], key: str) -> str | None:
     height = 320.0
     with drawing():
         figure = blank(height)
-        axes = figure.add_axes(frame(height, right=134))
+        axes = figure.add_axes(frame(height, right=140))
         _rate_axes(axes, sizes, [y for points in curves.values() for _, y in points])
         ends = []
-        for place, (name, points) in enumerate(curves.items()):
-            stream = name == prices.STREAM
-            shade = "muted" if stream else _CURVES[place % (len(_CURVES) - 1)]
-            style = (0, (4, 2)) if stream else "solid"
+        look = _looks(list(curves))
+        for name, points in curves.items():
+            shade, style = look[name]
             x, y = np.array(points).T
             axes.plot(x, y, marker="o", color=colour(shade), linestyle=style, markersize=4)
             ends.append((points[-1][1], name, shade))
@@ -129,6 +129,20 @@ def rate_plot(groups: Sequence[Group], key: str) -> str | None:
         last = {name: 10 ** points[-1][1] for name, points in curves.items()}
         text = listing([f"{name} {number(rate)} GB/s" for name, rate in last.items()])
         return inline_svg(figure, key, "Rate over the size", f"At the largest size: {text}.")
+
+
+def _looks(names: list[str]) -> dict[str, tuple[str, Any]]:
+    """Colour and line style of each curve; more variants than colours come round dotted."""
+    looks: dict[str, tuple[str, Any]] = {
+        prices.STREAM: ("muted", _DASHED),
+        prices.TORCH: ("ink", "solid"),
+        prices.TORCH_DETERMINISTIC: ("ink", _DOTTED),
+    }
+    variants = [name for name in names if name not in looks]
+    for place, name in enumerate(variants):
+        style = "solid" if place < len(_CURVES) else _DOTTED
+        looks[name] = (_CURVES[place % len(_CURVES)], style)
+    return looks
 
 
 def _rate_axes(axes: Axes, sizes: Sequence[int], rates: Sequence[float]) -> None:

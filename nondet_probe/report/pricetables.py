@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nondet_probe.records import prices
-from nondet_probe.records.figures import Row
+from nondet_probe.records.figures import Row, Spread
 from nondet_probe.report.prices import GUARANTEES, Group
 from nondet_probe.report.spell import (
     count,
@@ -21,6 +21,7 @@ from nondet_probe.report.tables import Table
 
 __all__ = ["price_table", "short_price_table", "variability_line"]
 
+_SHORT = {prices.TORCH_DETERMINISTIC: "torch, det."}
 _SMALL_MEMORY = 1 << 20
 _VARIABILITY = ("V_s", "V_ermv", "V_c")
 
@@ -50,7 +51,7 @@ def _price_row(group: Group, provider: str) -> list[str]:
         return [name, note, *["none"] * 7]
     return [
         name,
-        f"{seconds(time.spread.median)}\n{seconds(time.spread.q25)} to {seconds(time.spread.q75)}",
+        f"{seconds(time.spread.median)}\n{_between(time.spread)}",
         _rate(group, provider),
         _against(figures.get(prices.TO_TORCH)),
         _against(figures.get(prices.TO_TORCH_DETERMINISTIC)),
@@ -59,6 +60,13 @@ def _price_row(group: Group, provider: str) -> list[str]:
         _error(figures.get(prices.ERROR)),
         _variability(group, provider),
     ]
+
+
+def _between(spread: Spread) -> str:
+    """ "28.1 to 32.4 ms": the unit once where it is the same."""
+    low, high = seconds(spread.q25), seconds(spread.q75)
+    unit = high.rpartition(" ")[2]
+    return f"{low.removesuffix(f' {unit}')} to {high}"
 
 
 def _rate(group: Group, provider: str) -> str:
@@ -129,14 +137,14 @@ def _short_row(group: Group, provider: str) -> list[str]:
     time = figures.get(prices.TIME)
     if time is None or time.spread is None:
         raised = time is not None and time.note.startswith("raises")
-        return [provider, "raises" if raised else "none", *["-"] * 7]
+        return [_SHORT.get(provider, provider), "raises" if raised else "none", *["-"] * 7]
 
     def median(metric: str, spell: Callable[[float], str]) -> str:
         spread = group.spread(provider, metric)
         return "-" if spread is None else spell(spread.median)
 
     return [
-        provider,
+        _SHORT.get(provider, provider),
         seconds(time.spread.median),
         median(prices.RATE, number),
         median(prices.SHARE, _share),
