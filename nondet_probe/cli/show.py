@@ -26,8 +26,8 @@ __all__ = ["show_environment", "show_prices", "show_run"]
 
 _LEGEND = (
     "Stream: share of the speed at which this machine only reads. Torch, Det.: times as fast as "
-    "PyTorch's default and deterministic mode. Memory: beyond the result; small is below 1 MiB. "
-    "Results: different ones among the repeats. Ulps: largest distance to the exact result."
+    "PyTorch's default and deterministic mode. Mem.: beyond the result; small is below 1 MiB. "
+    "Diff.: different results among the repeats. Ulps: largest distance to the exact result."
 )
 
 

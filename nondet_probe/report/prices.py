@@ -104,7 +104,7 @@ def overview(groups: Sequence[Group]) -> Table:
         ]
         for group in largest.values()
     ]
-    heads = ["Op", "Deterministic mode", *(GUARANTEES[name] for name in list(GUARANTEES)[1:])]
+    heads = ["Op", "PyTorch det. mode", *(GUARANTEES[name] for name in list(GUARANTEES)[1:])]
     return Table(title, heads, rows)
 
 

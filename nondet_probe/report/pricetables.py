@@ -127,7 +127,7 @@ def _measures(group: Group, provider: str) -> list[str]:
 
 def short_price_table(group: Group) -> Table:
     """The figures alone, narrow enough for a terminal; `variability_line` goes below it."""
-    columns = ["Variant", "Time", "GB/s", "Stream", "Torch", "Det.", "Memory", "Results", "Ulps"]
+    columns = ["Variant", "Time", "GB/s", "Stream", "Torch", "Det.", "Mem.", "Diff.", "Ulps"]
     rows = [_short_row(group, provider) for provider in group.providers()]
     return Table(_title(group), columns, rows)
 

@@ -13,7 +13,10 @@ from nondet_probe.records.prices import COLUMNS_OF_PRICES, broken_promises
 
 ROOT = Path(__file__).parents[2]
 
-GOLDEN = "op,provider,dtype,n,threads,metric,unit,median,q25,q75,rounds,cpu,torch,nondet_probe,utc,commit"
+GOLDEN = (
+    "op,provider,dtype,n,threads,metric,unit,median,q25,q75,rounds,cpu,torch,nondet_probe,utc,"
+    "commit"
+)
 ROW = Row("sum", "exact", "float32", 1000, 2, "time", "s", Spread(1.5e-6, 1e-6, 2e-6, 20))
 ORIGIN = {"cpu": "a, b x 2", "torch": "2.13", "nondet_probe": "0.1", "utc": "now", "commit": "c"}
 
