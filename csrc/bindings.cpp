@@ -12,6 +12,9 @@
 #include "parallel.hpp"
 #include "stream.hpp"
 #include "sum.hpp"
+#ifdef NDP_SANITIZED
+#include "planted.hpp"
+#endif
 
 namespace py = pybind11;
 
@@ -49,6 +52,10 @@ PYBIND11_MODULE(_C, m) {
   m.def("chosen_isa", [] { return std::string(ndp::isa_name(ndp::choose_isa(""))); });
 
   m.def("thread_pool", [] { return std::string(ndp::thread_pool()); });
+
+#ifdef NDP_SANITIZED
+  m.def("planted", &ndp::planted);
+#endif
 
   // nondet_probe.bits: addresses of contiguous arrays of `dtype` (csrc/dtypes.hpp).
   m.def("bytes_equal", [](uintptr_t a, uintptr_t b, int64_t bytes) {
