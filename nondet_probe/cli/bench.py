@@ -69,7 +69,11 @@ def bench(
     if interrupted and not rows:
         typer.echo("nondet-probe: interrupted before anything was measured", err=True)
         raise typer.Exit(exit_codes.FAILED)
-    shapes = {op: CASES[op].shape for op in request.ops}
+    shapes = {
+        case.name: f"{case.shape}; in torch: {case.as_torch}"
+        for op in request.ops
+        for case in CASES[op]
+    }
     page = directory / PAGE_FILE
     write_page(render_prices(rows, found, shapes, created, interrupted), page)
     show_prices(rows, found, page, directory / ROWS_FILE, interrupted, as_json)

@@ -1,37 +1,26 @@
-"""How each op of the registry is put to the test: inputs of a size, its call, torch's counterpart.
+"""How each op of the registry is put to the test: its inputs, its call, and torch's counterpart.
 
-One case an op; `tests/probe/test_cases.py` fails for an op that has none.
+Every op has one case or more; `tests/probe/test_cases.py` fails for one that has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from nondet_probe import ops
+from nondet_probe.probe import case_inputs as made
+from nondet_probe.probe.case_inputs import PLACES, Inputs
 
 __all__ = ["CASES", "Case", "Result", "bytes_moved", "tensors"]
 
-Inputs = tuple[Tensor, ...]
 Result = Tensor | tuple[Tensor, ...]
-
-_NUMPY = {torch.float64: np.float64}
-_SEED = 20
-
-
-def normal(shape: int | tuple[int, ...], dtype: torch.dtype, stream: int = 0) -> Tensor:
-    """Standard normal numbers, the same on every machine and thread count (torch.randn's are not).
-
-    Drawn in float64 for float64, else in float32 and rounded. stream: tells the inputs of one case
-    apart.
-    """
-    draw = np.random.default_rng((_SEED, stream))
-    values = draw.standard_normal(shape, dtype=_NUMPY.get(dtype, np.float32))
-    return torch.from_numpy(np.asarray(values)).to(dtype)
 
 
 def tensors(result: Result) -> Inputs:
@@ -39,44 +28,306 @@ def tensors(result: Result) -> Inputs:
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def _bytes(several: Iterable[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in several)
-
-
 def bytes_moved(inputs: Inputs, result: Inputs) -> int:
     """Every input read once, every result written once."""
     return _bytes(inputs) + _bytes(result)
 
 
+def _bytes(several: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in several)
+
+
 @dataclass(frozen=True)
 class Case:
-    """One op to be measured.
+    """One way in which an op is measured.
 
-    shape: what is measured with n elements, in words, for people.
-    torch_name: torch's counterpart, as its users write it.
-    make: inputs for n elements of a dtype, the same each time; at least one element.
-    ours: the op on such inputs in a variant: ours(variant, *inputs).
-    torch: the counterpart on the same inputs; it gives what `ours` gives.
+    shape: what is measured with n elements, in words; as_torch: torch's counterpart as its users
+    write it: for people.
+    make: inputs for n elements of a dtype, the same each time, contiguous; n is at least 1.
+    theirs: torch's function. call: what is measured, call(function, *inputs), where the function is
+    torch's, or ours with the variant filled in, and takes the same arguments. (An op with a single
+    variant takes none.)
+    label: what tells it from other cases of its op; "" for the first one.
     moved: bytes that have to be read and written, from inputs and results.
     most: the largest n to be measured of variants that are too slow for more.
     """
 
+    op: str
     shape: str
-    torch_name: str
+    as_torch: str
     make: Callable[[int, torch.dtype], Inputs]
-    ours: Callable[..., Result]
-    torch: Callable[..., Result]
+    theirs: Callable[..., Any]
+    call: Callable[..., Result] = lambda function, *inputs: function(*inputs)
+    label: str = ""
     moved: Callable[[Inputs, Inputs], int] = bytes_moved
     most: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """What rows call it."""
+        return f"{self.op} {self.label}".rstrip()
 
-CASES: dict[str, Case] = {
-    "sum": Case(
-        shape="all n elements of a contiguous tensor",
-        torch_name="torch.sum(x)",
-        make=lambda n, dtype: (normal(n, dtype),),
-        ours=lambda variant, x: ops.sum(x, variant=variant),
-        torch=torch.sum,
+    def ours(self, variant: str, inputs: Inputs) -> Inputs:
+        function = getattr(ops, self.op)
+        if len(ops.variants(self.op)) > 1:
+            function = partial(function, variant=variant)
+        return tensors(self.call(function, *inputs))
+
+    def torch(self, inputs: Inputs) -> Inputs:
+        return tensors(self.call(self.theirs, *inputs))
+
+
+# ---- calls
+
+
+def _dim_0(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return function(x, 0)
+
+
+def _dim_1(function: Callable[..., Tensor], x: Tensor) -> Tensor:
+    return function(x, 1)
+
+
+def _gradients(result: Tensor, of: Sequence[Tensor], gradient: Tensor | None = None) -> Inputs:
+    return torch.autograd.grad(result, of, gradient)
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    """The same memory, to be differentiated by."""
+    return tensor.detach().requires_grad_()
+
+
+def _at_places(function: Callable[..., Tensor], table: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    return function(table, 0, index, x)
+
+
+def _at_indices(function: Callable[..., Tensor], table: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    return function(table, (index,), x)
+
+
+def _index_backward(
+    function: Callable[..., Tensor], table: Tensor, index: Tensor, gradient: Tensor
+) -> Inputs:
+    leaf = _leaf(table)
+    return _gradients(function(leaf, (index,)), [leaf], gradient)
+
+
+def _embedding_backward(
+    function: Callable[..., Tensor], table: Tensor, index: Tensor, gradient: Tensor
+) -> Inputs:
+    leaf = _leaf(table)
+    return _gradients(function(index, leaf), [leaf], gradient)
+
+
+def _moved_by_taking(inputs: Inputs, result: Inputs) -> int:
+    """Forward, the taken elements are written as well: as many as the gradient has."""
+    return bytes_moved(inputs, result) + inputs[2].nbytes
+
+
+def _segment_sum(function: Callable[..., Tensor], x: Tensor, lengths: Tensor) -> Tensor:
+    return function(x, lengths=lengths)
+
+
+def _bincount(function: Callable[..., Tensor], index: Tensor, x: Tensor) -> Tensor:
+    return function(index, x, PLACES)
+
+
+def _histogram(function: Callable[..., Any], x: Tensor, weight: Tensor) -> Tensor:
+    # Edges at multiples of 1/8, which are exact: else an ulp in one moves elements between bins.
+    counts: Tensor = function(x, 64, range=(-4.0, 4.0), weight=weight)[0]
+    return counts
+
+
+def _layer_norm_backward(
+    function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
+) -> Inputs:
+    """What is summed over the rows: the gradients of weight and bias. That of x is computed too."""
+    leaves = [_leaf(tensor) for tensor in (x, weight, bias)]
+    result = function(leaves[0], weight.shape, *leaves[1:])
+    return _gradients(result, leaves, gradient)[1:]
+
+
+def _rms_norm_backward(
+    function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
+) -> Inputs:
+    leaves = [_leaf(tensor) for tensor in (x, weight)]
+    result = function(leaves[0], weight.shape, leaves[1])
+    return _gradients(result, leaves, gradient)[1:]
+
+
+def _softmax_backward(function: Callable[..., Tensor], x: Tensor, gradient: Tensor) -> Inputs:
+    leaf = _leaf(x)
+    result = function(leaf, 1)
+    return result.detach(), *_gradients(result, [leaf], gradient)
+
+
+def _cross_entropy_backward(function: Callable[..., Tensor], x: Tensor, target: Tensor) -> Tensor:
+    """What is summed over the rows: the mean loss. The gradient is computed too."""
+    leaf = _leaf(x)
+    loss = function(leaf, target)
+    _gradients(loss, [leaf])
+    return loss.detach()
+
+
+def _moved_by_norm(inputs: Inputs, result: Inputs) -> int:
+    """Of the matrices: the input and the gradient read, the result and the other gradient written."""
+    return bytes_moved(inputs, result) + 2 * inputs[0].nbytes
+
+
+def _moved_by_loss(inputs: Inputs, result: Inputs) -> int:
+    """Besides, the gradient of the input is written."""
+    return bytes_moved(inputs, result) + inputs[0].nbytes
+
+
+# ---- the table
+
+_VECTOR = "all n elements of a vector"
+_COLUMNS = "the columns of a matrix of n elements, 1024 wide"
+_ROWS = "the rows of a matrix of n elements, 1024 wide, forward and backward"
+_INTO = "n elements added into 1000 places"
+
+_ALL = [
+    Case("sum", _VECTOR, "x.sum()", made.vector, torch.sum),
+    Case("sum", _COLUMNS, "x.sum(0)", made.matrix, torch.sum, _dim_0, label="dim=0"),
+    Case("mean", _VECTOR, "x.mean()", made.vector, torch.mean),
+    Case("mean", _COLUMNS, "x.mean(0)", made.matrix, torch.mean, _dim_0, label="dim=0"),
+    Case("dot", "two vectors of n elements", "torch.dot(a, b)", made.vectors, torch.dot),
+    Case(
+        "norm",
+        _VECTOR,
+        "torch.linalg.vector_norm(x)",
+        made.vector,
+        torch.linalg.vector_norm,
     ),
-}
+    Case(
+        "var",
+        "the rows of a matrix of n elements, 1024 wide",
+        "torch.var(x, 1)",
+        made.matrix,
+        torch.var,
+        _dim_1,
+    ),
+    Case("cumsum", _VECTOR, "torch.cumsum(x, 0)", made.vector, torch.cumsum, _dim_0),
+    Case(
+        "index_add",
+        _INTO,
+        "torch.index_add(table, 0, index, x)",
+        made.placed,
+        torch.index_add,
+        _at_places,
+    ),
+    Case(
+        "scatter_add",
+        _INTO,
+        "torch.scatter_add(table, 0, index, x)",
+        made.placed,
+        torch.scatter_add,
+        _at_places,
+    ),
+    Case(
+        "index_put",
+        _INTO,
+        "table.index_put((index,), x, accumulate=True)",
+        made.placed,
+        partial(torch.index_put, accumulate=True),
+        _at_indices,
+    ),
+    Case(
+        "index",
+        "n elements taken from 1000, and the gradient of those",
+        "table[index], with its backward",
+        made.placed,
+        lambda table, indices: table[indices],
+        _index_backward,
+        moved=_moved_by_taking,
+    ),
+    Case(
+        "embedding",
+        "n elements in rows of 64 taken from a table of 1000, and the gradient of the table",
+        "torch.nn.functional.embedding(index, table), with its backward",
+        made.taken_rows,
+        functional.embedding,
+        _embedding_backward,
+        moved=_moved_by_taking,
+    ),
+    Case(
+        "segment_sum",
+        "n elements in segments of about 1000",
+        'torch.segment_reduce(x, "sum", lengths=lengths)',
+        made.segments,
+        partial(torch.segment_reduce, reduce="sum"),
+        _segment_sum,
+    ),
+    Case(
+        "bincount",
+        "n weights into 1000 bins",
+        "torch.bincount(index, x, 1000)",
+        made.weighted,
+        torch.bincount,
+        _bincount,
+    ),
+    Case(
+        "histogram",
+        "n elements with weights into 64 bins",
+        "torch.histogram(x, 64, range=(-4, 4), weight=weight)",
+        made.vectors,
+        torch.histogram,
+        _histogram,
+    ),
+    Case(
+        "layer_norm",
+        _ROWS,
+        "torch.nn.functional.layer_norm(x, (1024,), weight, bias)",
+        made.norm_rows,
+        functional.layer_norm,
+        _layer_norm_backward,
+        moved=_moved_by_norm,
+    ),
+    Case(
+        "rms_norm",
+        _ROWS,
+        "torch.nn.functional.rms_norm(x, (1024,), weight)",
+        made.norm_rows,
+        functional.rms_norm,
+        _rms_norm_backward,
+        moved=_moved_by_norm,
+    ),
+    Case(
+        "softmax",
+        _ROWS,
+        "torch.softmax(x, 1)",
+        made.row_and_gradient,
+        torch.softmax,
+        _softmax_backward,
+    ),
+    Case(
+        "log_softmax",
+        _ROWS,
+        "torch.log_softmax(x, 1)",
+        made.row_and_gradient,
+        torch.log_softmax,
+        _softmax_backward,
+    ),
+    Case(
+        "cross_entropy",
+        _ROWS,
+        "torch.nn.functional.cross_entropy(x, target)",
+        made.classified,
+        functional.cross_entropy,
+        _cross_entropy_backward,
+        moved=_moved_by_loss,
+    ),
+    Case(
+        "matmul",
+        "two matrices of n elements, whose product is 32 by 32",
+        "torch.matmul(a, b)",
+        made.factors,
+        torch.matmul,
+        most={"exact": 100_000},
+    ),
+]
+
+CASES: dict[str, list[Case]] = {case.op: [] for case in _ALL}
 """By the op's name in the registry."""
+for _case in _ALL:
+    CASES[_case.op].append(_case)

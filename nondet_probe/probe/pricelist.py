@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
@@ -15,7 +16,7 @@ from nondet_probe.bits.dtypes import dtype_name
 from nondet_probe.env import deterministic_algorithms, preserved_rng, thread_count
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.ops import ops
-from nondet_probe.probe.cases import CASES, Case
+from nondet_probe.probe.cases import CASES
 from nondet_probe.probe.pricelist_outcome import Measure
 from nondet_probe.probe.pricelist_setting import Measured, Setting, measure
 from nondet_probe.records import prices
@@ -67,7 +68,8 @@ class Request:
 
     def settings(self) -> int:
         """How many there are to measure, for a progress bar."""
-        return len(self.ops) * len(self.sizes) * len(self.dtypes) * len(self.threads)
+        cases = sum(len(CASES[op]) for op in self.ops)
+        return cases * len(self.sizes) * len(self.dtypes) * len(self.threads)
 
 
 def _free_memory() -> int | None:
@@ -85,7 +87,6 @@ def price_list(
     request: Request,
     measures: Mapping[str, Measure],
     progress: Callable[[str, int, int], None] | None = None,
-    cases: Mapping[str, Case] = CASES,
 ) -> Iterator[list[Row]]:
     """Measure, and give the rows of one setting (op, size, dtype, threads) after the other.
 
@@ -96,27 +97,21 @@ def price_list(
     count and random streams are put back after each setting.
     """
     done, total = 0, request.settings()
-    for op in request.ops:
-        case = cases[op]
-        for dtype in request.dtypes:
-            for n in request.sizes:
-                inputs = case.make(n, dtype)
-                across = _AcrossThreads()
-                for threads in request.threads:
-                    if progress is not None:
-                        what = f"{op} {dtype_name(dtype)} n={n}, {threads} threads"
-                        progress(what, done, total)
-                    setting = Setting(op, case, inputs, n, dtype, threads, request.repeats)
-                    with (
-                        preserved_rng(),
-                        deterministic_algorithms(False),
-                        thread_count(threads),
-                    ):
-                        found = measure(setting, measures)
-                    across.add(found)
-                    yield found.rows
-                    done += 1
-                yield across.rows()
+    cases = [case for op in request.ops for case in CASES[op]]
+    for case, dtype, n in product(cases, request.dtypes, request.sizes):
+        inputs = case.make(n, dtype)
+        across = _AcrossThreads()
+        for threads in request.threads:
+            if progress is not None:
+                what = f"{case.name} {dtype_name(dtype)} n={n}, {threads} threads"
+                progress(what, done, total)
+            setting = Setting(case, inputs, n, dtype, threads, request.repeats)
+            with preserved_rng(), deterministic_algorithms(False), thread_count(threads):
+                found = measure(setting, measures)
+            across.add(found)
+            yield found.rows
+            done += 1
+        yield across.rows()
     if progress is not None:
         progress("measured", total, total)
 

@@ -14,7 +14,8 @@ from nondet_probe.bits import via_c
 from nondet_probe.bits.dtypes import dtype_name
 from nondet_probe.env import deterministic_algorithms
 from nondet_probe.ops import Guarantee, Variant, variants
-from nondet_probe.probe.cases import Case, Inputs, tensors
+from nondet_probe.probe.case_inputs import Inputs
+from nondet_probe.probe.cases import Case
 from nondet_probe.probe.memory import extra_bytes
 from nondet_probe.probe.pricelist_outcome import Measure, Outcomes
 from nondet_probe.probe.timing import interleave, rates, ratios, repeated
@@ -40,7 +41,6 @@ _UNITS = {
 class Setting:
     """threads: torch's own count, to be set while it is measured. repeats: of every call."""
 
-    op: str
     case: Case
     inputs: Inputs
     n: int
@@ -62,7 +62,7 @@ class _Provider:
     """Something that can be called for this setting, or the reason why not."""
 
     name: str
-    call: Callable[[], object]
+    call: Callable[[], Inputs]
     under: Callable[[], AbstractContextManager[object]] = nullcontext
     variant: Variant | None = None
     why_not: str = ""
@@ -71,7 +71,7 @@ class _Provider:
 
     def result(self) -> Inputs:
         with self.under():
-            return tensors(self.call())  # type: ignore[arg-type]
+            return self.call()
 
     def try_out(self) -> None:
         """The first two calls: what comes out, or how it fails; and about how long one takes."""
@@ -130,14 +130,14 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
 
 def _providers(setting: Setting) -> Iterator[_Provider]:
     case, inputs = setting.case, setting.inputs
-    yield _Provider(prices.TORCH, lambda: case.torch(*inputs))
+    yield _Provider(prices.TORCH, lambda: case.torch(inputs))
     yield _Provider(
-        prices.TORCH_DETERMINISTIC, lambda: case.torch(*inputs), deterministic_algorithms
+        prices.TORCH_DETERMINISTIC, lambda: case.torch(inputs), deterministic_algorithms
     )
-    for variant in variants(setting.op):
+    for variant in variants(case.op):
         provider = _Provider(
             variant.name,
-            lambda name=variant.name: case.ours(name, *inputs),  # type: ignore[misc]
+            lambda name=variant.name: case.ours(name, inputs),  # type: ignore[misc]
             variant=variant,
         )
         most = case.most.get(variant.name)
@@ -155,9 +155,10 @@ def _times(able: list[_Provider], setting: Setting) -> dict[str, list[float]]:
     That one reads the inputs, so that it finds them in the cache, or not, as the others do.
     """
 
-    def read_inputs() -> None:
+    def read_inputs() -> Inputs:
         for tensor in setting.inputs:
             via_c.read_stream(tensor, setting.threads)
+        return ()
 
     read = _Provider(prices.STREAM, read_inputs)
     start = time.perf_counter()
@@ -211,7 +212,7 @@ def _row(
 ) -> Row:
     guarantee: Guarantee | None = provider.variant.guarantee if provider.variant else None
     return Row(
-        setting.op,
+        setting.case.name,
         provider.name,
         dtype_name(setting.dtype),
         setting.n,
@@ -225,4 +226,4 @@ def _row(
 
 
 def _stream_row(setting: Setting, spread: Spread) -> Row:
-    return _row(setting, _Provider(prices.STREAM, lambda: None), prices.RATE, spread, "")
+    return _row(setting, _Provider(prices.STREAM, lambda: ()), prices.RATE, spread, "")

@@ -42,15 +42,15 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     turn = itertools.count()
 
-    def ours(name: str, x: Tensor) -> Tensor:
+    def ours(x: Tensor, variant: str) -> Tensor:
         result = x * 2
-        if name in ("free", "wobbling") and next(turn) % 3 == 2:
+        if variant in ("free", "wobbling") and next(turn) % 3 == 2:
             result[0] = _one_ulp_up(result[0])
-        if name == "threaded" and torch.get_num_threads() > 1:
+        if variant == "threaded" and torch.get_num_threads() > 1:
             result = _one_ulp_up(result)
-        if name == "steady":
+        if variant == "steady":
             result = torch.nextafter(torch.nextafter(result, result - 1), result - 1)
-        if name == "failing":
+        if variant == "failing":
             raise ArithmeticError("the planted failure\nand more")
         return result
 
@@ -61,12 +61,13 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> None:
 
     found = {name: _variant(name, promise) for name, promise in PROMISES.items()}
     monkeypatch.setitem(registry._VARIANTS, "planted", found)
+    monkeypatch.setattr("nondet_probe.ops.planted", ours, raising=False)
     case = Case(
-        shape="n elements, doubled",
-        torch_name="x * 2",
-        make=lambda n, dtype: (torch.linspace(1, 1.5, n, dtype=dtype),),
-        ours=ours,
-        torch=theirs,
+        "planted",
+        "n elements, doubled",
+        "x * 2",
+        lambda n, dtype: (torch.linspace(1, 1.5, n, dtype=dtype),),
+        theirs,
         most={"slow": 10},
     )
-    monkeypatch.setitem(CASES, "planted", case)
+    monkeypatch.setitem(CASES, "planted", (case,))
