@@ -5,7 +5,7 @@ Every op has one case or more; `tests/probe/test_cases.py` fails for one that ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from nondet_probe import ops
+from nondet_probe.probe import case_calls as calls
 from nondet_probe.probe import case_inputs as made
-from nondet_probe.probe.case_inputs import PLACES, Inputs
+from nondet_probe.probe.case_calls import bytes_moved
+from nondet_probe.probe.case_inputs import Inputs
 
-__all__ = ["CASES", "Case", "Result", "bytes_moved", "tensors"]
+__all__ = ["CASES", "Case", "Result", "tensors"]
 
 Result = Tensor | tuple[Tensor, ...]
 
@@ -26,15 +28,6 @@ Result = Tensor | tuple[Tensor, ...]
 def tensors(result: Result) -> Inputs:
     """What an op gave, as a tuple."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
-
-
-def bytes_moved(inputs: Inputs, result: Inputs) -> int:
-    """Every input read once, every result written once."""
-    return _bytes(inputs) + _bytes(result)
-
-
-def _bytes(several: Iterable[Tensor]) -> int:
-    return sum(tensor.nbytes for tensor in several)
 
 
 @dataclass(frozen=True)
@@ -77,110 +70,6 @@ class Case:
         return tensors(self.call(self.theirs, *inputs))
 
 
-# ---- calls
-
-
-def _dim_0(function: Callable[..., Tensor], x: Tensor) -> Tensor:
-    return function(x, 0)
-
-
-def _dim_1(function: Callable[..., Tensor], x: Tensor) -> Tensor:
-    return function(x, 1)
-
-
-def _gradients(result: Tensor, of: Sequence[Tensor], gradient: Tensor | None = None) -> Inputs:
-    return torch.autograd.grad(result, of, gradient)
-
-
-def _leaf(tensor: Tensor) -> Tensor:
-    """The same memory, to be differentiated by."""
-    return tensor.detach().requires_grad_()
-
-
-def _at_places(function: Callable[..., Tensor], table: Tensor, index: Tensor, x: Tensor) -> Tensor:
-    return function(table, 0, index, x)
-
-
-def _at_indices(function: Callable[..., Tensor], table: Tensor, index: Tensor, x: Tensor) -> Tensor:
-    return function(table, (index,), x)
-
-
-def _index_backward(
-    function: Callable[..., Tensor], table: Tensor, index: Tensor, gradient: Tensor
-) -> Inputs:
-    leaf = _leaf(table)
-    return _gradients(function(leaf, (index,)), [leaf], gradient)
-
-
-def _embedding_backward(
-    function: Callable[..., Tensor], table: Tensor, index: Tensor, gradient: Tensor
-) -> Inputs:
-    leaf = _leaf(table)
-    return _gradients(function(index, leaf), [leaf], gradient)
-
-
-def _moved_by_taking(inputs: Inputs, result: Inputs) -> int:
-    """Forward, the taken elements are written as well: as many as the gradient has."""
-    return bytes_moved(inputs, result) + inputs[2].nbytes
-
-
-def _segment_sum(function: Callable[..., Tensor], x: Tensor, lengths: Tensor) -> Tensor:
-    return function(x, lengths=lengths)
-
-
-def _bincount(function: Callable[..., Tensor], index: Tensor, x: Tensor) -> Tensor:
-    return function(index, x, PLACES)
-
-
-def _histogram(function: Callable[..., Any], x: Tensor, weight: Tensor) -> Tensor:
-    # Edges at multiples of 1/8, which are exact: else an ulp in one moves elements between bins.
-    counts: Tensor = function(x, 64, range=(-4.0, 4.0), weight=weight)[0]
-    return counts
-
-
-def _layer_norm_backward(
-    function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
-) -> Inputs:
-    """What is summed over the rows: the gradients of weight and bias. That of x is computed too."""
-    leaves = [_leaf(tensor) for tensor in (x, weight, bias)]
-    result = function(leaves[0], weight.shape, *leaves[1:])
-    return _gradients(result, leaves, gradient)[1:]
-
-
-def _rms_norm_backward(
-    function: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor, gradient: Tensor
-) -> Inputs:
-    leaves = [_leaf(tensor) for tensor in (x, weight)]
-    result = function(leaves[0], weight.shape, leaves[1])
-    return _gradients(result, leaves, gradient)[1:]
-
-
-def _softmax_backward(function: Callable[..., Tensor], x: Tensor, gradient: Tensor) -> Inputs:
-    leaf = _leaf(x)
-    result = function(leaf, 1)
-    return result.detach(), *_gradients(result, [leaf], gradient)
-
-
-def _cross_entropy_backward(function: Callable[..., Tensor], x: Tensor, target: Tensor) -> Tensor:
-    """What is summed over the rows: the mean loss. The gradient is computed too."""
-    leaf = _leaf(x)
-    loss = function(leaf, target)
-    _gradients(loss, [leaf])
-    return loss.detach()
-
-
-def _moved_by_norm(inputs: Inputs, result: Inputs) -> int:
-    """Of the matrices: the input and the gradient read, the result and the other gradient written."""
-    return bytes_moved(inputs, result) + 2 * inputs[0].nbytes
-
-
-def _moved_by_loss(inputs: Inputs, result: Inputs) -> int:
-    """Besides, the gradient of the input is written."""
-    return bytes_moved(inputs, result) + inputs[0].nbytes
-
-
-# ---- the table
-
 _VECTOR = "all n elements of a vector"
 _COLUMNS = "the columns of a matrix of n elements, 1024 wide"
 _ROWS = "the rows of a matrix of n elements, 1024 wide, forward and backward"
@@ -188,9 +77,9 @@ _INTO = "n elements added into 1000 places"
 
 _ALL = [
     Case("sum", _VECTOR, "x.sum()", made.vector, torch.sum),
-    Case("sum", _COLUMNS, "x.sum(0)", made.matrix, torch.sum, _dim_0, label="dim=0"),
+    Case("sum", _COLUMNS, "x.sum(0)", made.matrix, torch.sum, calls.dim_0, label="dim=0"),
     Case("mean", _VECTOR, "x.mean()", made.vector, torch.mean),
-    Case("mean", _COLUMNS, "x.mean(0)", made.matrix, torch.mean, _dim_0, label="dim=0"),
+    Case("mean", _COLUMNS, "x.mean(0)", made.matrix, torch.mean, calls.dim_0, label="dim=0"),
     Case("dot", "two vectors of n elements", "torch.dot(a, b)", made.vectors, torch.dot),
     Case(
         "norm",
@@ -205,16 +94,16 @@ _ALL = [
         "torch.var(x, 1)",
         made.matrix,
         torch.var,
-        _dim_1,
+        calls.dim_1,
     ),
-    Case("cumsum", _VECTOR, "torch.cumsum(x, 0)", made.vector, torch.cumsum, _dim_0),
+    Case("cumsum", _VECTOR, "torch.cumsum(x, 0)", made.vector, torch.cumsum, calls.dim_0),
     Case(
         "index_add",
         _INTO,
         "torch.index_add(table, 0, index, x)",
         made.placed,
         torch.index_add,
-        _at_places,
+        calls.at_places,
     ),
     Case(
         "scatter_add",
@@ -222,7 +111,7 @@ _ALL = [
         "torch.scatter_add(table, 0, index, x)",
         made.placed,
         torch.scatter_add,
-        _at_places,
+        calls.at_places,
     ),
     Case(
         "index_put",
@@ -230,7 +119,7 @@ _ALL = [
         "table.index_put((index,), x, accumulate=True)",
         made.placed,
         partial(torch.index_put, accumulate=True),
-        _at_indices,
+        calls.at_indices,
     ),
     Case(
         "index",
@@ -238,8 +127,8 @@ _ALL = [
         "table[index], with its backward",
         made.placed,
         lambda table, indices: table[indices],
-        _index_backward,
-        moved=_moved_by_taking,
+        calls.index_backward,
+        moved=calls.moved_by_taking,
     ),
     Case(
         "embedding",
@@ -247,8 +136,8 @@ _ALL = [
         "torch.nn.functional.embedding(index, table), with its backward",
         made.taken_rows,
         functional.embedding,
-        _embedding_backward,
-        moved=_moved_by_taking,
+        calls.embedding_backward,
+        moved=calls.moved_by_taking,
     ),
     Case(
         "segment_sum",
@@ -256,7 +145,7 @@ _ALL = [
         'torch.segment_reduce(x, "sum", lengths=lengths)',
         made.segments,
         partial(torch.segment_reduce, reduce="sum"),
-        _segment_sum,
+        calls.segment_sum,
     ),
     Case(
         "bincount",
@@ -264,7 +153,7 @@ _ALL = [
         "torch.bincount(index, x, 1000)",
         made.weighted,
         torch.bincount,
-        _bincount,
+        calls.bincount,
     ),
     Case(
         "histogram",
@@ -272,7 +161,7 @@ _ALL = [
         "torch.histogram(x, 64, range=(-4, 4), weight=weight)",
         made.vectors,
         torch.histogram,
-        _histogram,
+        calls.histogram,
     ),
     Case(
         "layer_norm",
@@ -280,8 +169,8 @@ _ALL = [
         "torch.nn.functional.layer_norm(x, (1024,), weight, bias)",
         made.norm_rows,
         functional.layer_norm,
-        _layer_norm_backward,
-        moved=_moved_by_norm,
+        calls.layer_norm_backward,
+        moved=calls.moved_by_norm,
     ),
     Case(
         "rms_norm",
@@ -289,8 +178,8 @@ _ALL = [
         "torch.nn.functional.rms_norm(x, (1024,), weight)",
         made.norm_rows,
         functional.rms_norm,
-        _rms_norm_backward,
-        moved=_moved_by_norm,
+        calls.rms_norm_backward,
+        moved=calls.moved_by_norm,
     ),
     Case(
         "softmax",
@@ -298,7 +187,7 @@ _ALL = [
         "torch.softmax(x, 1)",
         made.row_and_gradient,
         torch.softmax,
-        _softmax_backward,
+        calls.softmax_backward,
     ),
     Case(
         "log_softmax",
@@ -306,7 +195,7 @@ _ALL = [
         "torch.log_softmax(x, 1)",
         made.row_and_gradient,
         torch.log_softmax,
-        _softmax_backward,
+        calls.softmax_backward,
     ),
     Case(
         "cross_entropy",
@@ -314,8 +203,8 @@ _ALL = [
         "torch.nn.functional.cross_entropy(x, target)",
         made.classified,
         functional.cross_entropy,
-        _cross_entropy_backward,
-        moved=_moved_by_loss,
+        calls.cross_entropy_backward,
+        moved=calls.moved_by_loss,
     ),
     Case(
         "matmul",

@@ -7,7 +7,8 @@ import torch
 
 from nondet_probe.bits import bit_equal
 from nondet_probe.ops import ops, variants
-from nondet_probe.probe.cases import CASES, Case, bytes_moved
+from nondet_probe.probe.case_calls import bytes_moved
+from nondet_probe.probe.cases import CASES, Case
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
