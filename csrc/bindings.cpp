@@ -88,11 +88,22 @@ PYBIND11_MODULE(_C, m) {
   });
 
   // nondet_probe.ops: x is contiguous, `result` takes one element of its dtype.
-  m.def("sum", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
-                  const std::string& isa, uintptr_t result) {
+  m.def("sum", [](const std::string& variant, bool mean, int dtype, uintptr_t x, int64_t n,
+                  int threads, const std::string& isa, uintptr_t result) {
     const Released released(n);
-    ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
-             at(result));
+    ndp::sum({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x), n,
+             isa, at(result));
+  });
+  // strides: in elements; `results` is contiguous.
+  m.def("sum_over", [](const std::string& variant, bool mean, int dtype, uintptr_t x,
+                       const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
+                       const std::vector<bool>& reduced, int threads, const std::string& isa,
+                       uintptr_t results) {
+    int64_t elements = 1;
+    for (int64_t count : shape) elements *= count;
+    const Released released(elements);
+    ndp::sum_over({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x),
+                  {shape, strides}, reduced, isa, at(results));
   });
 
   // nondet_probe.probe: what the machine can read at all.

@@ -20,7 +20,20 @@ def ulp_distance(
 
 # nondet_probe.ops
 def sum(
-    variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
+    variant: str, mean: bool, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
+) -> None: ...
+def sum_over(
+    variant: str,
+    mean: bool,
+    dtype: int,
+    x: int,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    reduced: Sequence[bool],
+    threads: int,
+    isa: str,
+    results: int,
+    /,
 ) -> None: ...
 
 # nondet_probe.probe, by way of nondet_probe.bits.via_c
