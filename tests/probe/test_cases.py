@@ -30,7 +30,7 @@ def test_an_op_without_a_case_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_case() == {"sum"}
 
 
-@pytest.mark.parametrize("n", [1, 1000])
+@pytest.mark.parametrize("n", [2, 1000])
 @pytest.mark.parametrize("case", EVERY, ids=NAMES)
 def test_a_case_gives_what_torch_gives(case: Case, n: int) -> None:
     """As many tensors of the same dtypes and shapes, and numbers that are near: not another op."""
