@@ -125,7 +125,7 @@ def rate_plot(groups: Sequence[Group], key: str) -> str | None:
             axes.plot(x, y, marker="o", color=colour(shade), linestyle=style, markersize=4)
             ends.append((points[-1][1], name, shade))
         low, high = axes.get_ylim()
-        label_ends(axes, ends, gap=0.062 * (high - low))
+        label_ends(axes, ends, gap=0.062 * (high - low), top=high)
         last = {name: 10 ** points[-1][1] for name, points in curves.items()}
         text = listing([f"{name} {number(rate)} GB/s" for name, rate in last.items()])
         return inline_svg(figure, key, "Rate over the size", f"At the largest size: {text}.")

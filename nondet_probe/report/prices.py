@@ -62,7 +62,8 @@ def grouped(rows: Iterable[Row]) -> list[Group]:
 
 def price_verdict(rows: Sequence[Row], interrupted: bool = False) -> str:
     """One sentence: what was measured, and whether every variant kept its promise."""
-    ops = dict.fromkeys(row.op for row in rows)
+    # A case beside an op's first one has its label after the name: "sum dim=0".
+    ops = {row.op.partition(" ")[0] for row in rows}
     broken = prices.broken_promises(rows)
     what = f"Price list of {plural(len(ops), 'op')}"
     if interrupted:

@@ -72,7 +72,7 @@ def _between(spread: Spread) -> str:
 def _rate(group: Group, provider: str) -> str:
     rate, share = (group.spread(provider, metric) for metric in (prices.RATE, prices.SHARE))
     text = "none" if rate is None else f"{number(rate.median)} GB/s"
-    return text if share is None else f"{text}\n{_share(share.median)} of the read stream"
+    return text if share is None else f"{text}\n{_share(share.median)} of the stream"
 
 
 def _share(share: float) -> str:

@@ -74,7 +74,7 @@ def test_a_row_of_the_table() -> None:
     assert rows["atomic"] == [
         "atomic\nnone",
         "0.500 µs\n0.450 to 0.550 µs",
-        "8.00 GB/s\n50.0% of the read stream",
+        "8.00 GB/s\n50.0% of the stream",
         "2.00x\n1.80x to 2.20x",
         "4.00x\n3.60x to 4.40x",
         "under 1 MiB\n80 bytes a thread",
