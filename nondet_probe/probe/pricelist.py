@@ -30,8 +30,8 @@ DTYPES = {
 }
 """What can be measured, by name; a variant that does not take one says so in its row."""
 
-_WORKING_SET = 40
-"""Bytes an element, at most: float64, an index of 64 bits, results, and the buffer to read."""
+_WORKING_SET = 100
+"""Bytes an element, at most: inputs and three results with all that backward passes keep."""
 
 
 @dataclass(frozen=True)

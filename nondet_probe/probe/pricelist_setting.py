@@ -66,17 +66,17 @@ class _Provider:
     under: Callable[[], AbstractContextManager[object]] = nullcontext
     variant: Variant | None = None
     why_not: str = ""
-    first: Inputs = ()
     seconds: float = 0.0
+    moved: int = 0
 
     def result(self) -> Inputs:
         with self.under():
             return self.call()
 
-    def try_out(self) -> None:
-        """The first two calls: what comes out, or how it fails; and about how long one takes."""
+    def try_out(self, setting: Setting) -> None:
+        """The first two calls: what they move, or how they fail; and about how long one takes."""
         try:
-            self.first = self.result()
+            self.moved = setting.case.moved(setting.inputs, self.result())
             start = time.perf_counter()
             self.result()
             self.seconds = time.perf_counter() - start
@@ -90,7 +90,7 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
     every = list(_providers(setting))
     for provider in every:
         if not provider.why_not:
-            provider.try_out()
+            provider.try_out(setting)
     able = [provider for provider in every if not provider.why_not]
     found = Measured()
     for provider in every:
@@ -98,15 +98,15 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
             found.rows.append(_row(setting, provider, prices.TIME, None, provider.why_not))
     if not able:
         return found
-    moved = setting.case.moved(setting.inputs, able[0].first)
+    moved = able[0].moved
     times = _times(able, setting)
     read = sum(tensor.nbytes for tensor in setting.inputs)
     # The time in which the stream would have read what the op has to read and write.
     stream = [value * moved / read for value in times[prices.STREAM]]
     found.rows.append(_stream_row(setting, rates(stream, moved / 1e9)))
-    exact = next((p.first for p in able if p.variant is not None and p.name == "exact"), None)
+    exact = next((p.result() for p in able if p.variant is not None and p.name == "exact"), None)
     for provider in able:
-        outcomes = Outcomes(provider.first, exact, measures)
+        outcomes = Outcomes(provider.result(), exact, measures)
         for _ in range(setting.repeats - 1):
             outcomes.see(provider.result())
         found.firsts[provider.name] = outcomes.first

@@ -77,6 +77,7 @@ def test_ctrl_c_keeps_what_was_measured(
     call: Call, user: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> Any:
+        print("an op prints")
         yield of_one_setting(10, 1)
         raise KeyboardInterrupt
 
@@ -85,6 +86,7 @@ def test_ctrl_c_keeps_what_was_measured(
     assert done.returncode == 3
     assert json.loads(done.stdout)["interrupted"] is True
     assert "interrupted" in done.stderr
+    assert "an op prints" in done.stderr
     assert len(rows_in(user / "here")) == 2
     assert "Interrupted" in (user / "here" / "prices.html").read_text("utf-8")
 

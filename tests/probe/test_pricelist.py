@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from planted_op import PROMISES, plant
+from torch import Tensor
 
 from nondet_probe.errors import UnknownNameError, UsageError
 from nondet_probe.metrics import MEASURES
 from nondet_probe.ops import ops
+from nondet_probe.probe.cases import CASES
 from nondet_probe.probe.pricelist import Request, price_list
 from nondet_probe.probe.pricelist_outcome import Outcomes
 from nondet_probe.records.figures import Row
@@ -131,6 +135,23 @@ def test_switches_and_threads_are_put_back(monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert bool((torch.random.get_rng_state() == drawn).all())
+
+
+def test_deterministic_mode_is_on_while_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+
+    def slow_if_deterministic(x: Tensor) -> Tensor:
+        if torch.are_deterministic_algorithms_enabled():
+            time.sleep(0.005)
+        return x * 2
+
+    case = replace(CASES["planted"][0], theirs=slow_if_deterministic)
+    monkeypatch.setitem(CASES, "planted", [case])
+    request = Request(["planted"], [N], [torch.float32], [1], 3)
+    rows = [row for some in price_list(request, MEASURES) for row in some]
+    assert median(rows, "torch deterministic", "time") >= 0.005
+    assert median(rows, "torch deterministic", "ratio to torch") < 1
+    assert median(rows, "torch", "ratio to torch deterministic") > 1
 
 
 def test_rows_come_setting_by_setting(monkeypatch: pytest.MonkeyPatch) -> None:
