@@ -43,13 +43,15 @@ BASE_FLAGS = [
 X86_FLAGS = {
     "portable": [],
     "sse2": ["-msse2"],
-    "avx2": ["-mavx2", "-mf16c"],
+    # Nothing is fused but what says so: -ffp-contract=off stands above.
+    "avx2": ["-mavx2", "-mf16c", "-mfma"],
     "avx512": [
         "-mavx512f",
         "-mavx512dq",
         "-mavx512bw",
         "-mavx512vl",
         "-mf16c",
+        "-mfma",
         "-mprefer-vector-width=512",
     ],
 }

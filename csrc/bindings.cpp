@@ -9,6 +9,7 @@
 #include "compare.hpp"
 #include "digest.hpp"
 #include "isa.hpp"
+#include "matmul.hpp"
 #include "parallel.hpp"
 #include "stream.hpp"
 #include "sum.hpp"
@@ -80,6 +81,10 @@ PYBIND11_MODULE(_C, m) {
     const Released released(elements);
     return ndp::digest(static_cast<ndp::Dtype>(dtype), at(data), {shape, strides}, threads, isa);
   });
+  m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
+    const Released released(bytes);
+    return ndp::read_stream(at(data), bytes, threads, isa);
+  });
   m.def("ulp_distance", [](int dtype, uintptr_t a, uintptr_t b, int64_t elements,
                            uintptr_t distances, const std::string& isa) {
     const Released released(elements);
@@ -106,9 +111,21 @@ PYBIND11_MODULE(_C, m) {
                   {shape, strides}, reduced, isa, at(results));
   });
 
-  // nondet_probe.probe: what the machine can read at all.
-  m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
-    const Released released(bytes);
-    return ndp::read_stream(at(data), bytes, threads, isa);
+  // matmul: any strides, in elements; `result` takes a contiguous batch + (m, n).
+  m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
+                     uintptr_t result, const std::vector<int64_t>& batch,
+                     const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides,
+                     const std::tuple<int64_t, int64_t, int64_t>& sizes,
+                     const std::tuple<int64_t, int64_t>& a_strides,
+                     const std::tuple<int64_t, int64_t>& b_strides, int threads,
+                     const std::string& isa) {
+    const auto [rows, columns, terms] = sizes;
+    const ndp::Matmul job{static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch,
+                          a_batch_strides, b_batch_strides, rows, columns, terms,
+                          std::get<0>(a_strides), std::get<1>(a_strides), std::get<0>(b_strides),
+                          std::get<1>(b_strides)};
+    const Released released(rows * columns * terms);
+    ndp::matmul(job, ndp::matmul_variant(variant), threads, isa);
   });
 }

@@ -101,9 +101,12 @@ struct ExactColumns {
   int exponent;
 };
 
-// What the column kernels are given of a row at a time.
-constexpr int64_t kColumnsBytes = 4096;       // of partials
-constexpr int64_t kExactColumnsBytes = 2048;  // of elements
+// The most that the column kernels are given of a row at a time: so much that reading it is worth
+// the start, and little enough that what they keep of every column stays in the cache. The splits of
+// fp64 keep more.
+constexpr int64_t kColumnsBytes = 16384;  // of partials
+constexpr int64_t kExactColumns = 4096;
+constexpr int64_t kExactColumns64 = 512;
 
 // And for sums down the columns.
 struct ColumnKernels {

@@ -28,9 +28,9 @@ void each_task(int64_t tasks, int workers, const Body& body) {
 }
 
 // Columns that are added together: as many as the kernel takes, but tasks for all workers.
-int64_t tile_width(int64_t columns, int64_t most, int64_t least, int64_t tasks_each, int workers) {
+int64_t tile_width(int64_t columns, int64_t most, int64_t tasks_each, int workers) {
   int64_t width = std::min(columns, most);
-  while (workers > 1 && width / 2 >= least && (columns / width) * tasks_each < 4 * workers)
+  while (workers > 1 && width / 2 >= most / 8 && columns / width * tasks_each < 2 * workers)
     width /= 2;
   return width;
 }
@@ -74,7 +74,7 @@ void in_chunks(const Job& job, const Rows& x, int64_t columns, int parts, char* 
   const int workers = column_workers(job, columns);
   const int64_t count = chunks.size();
   constexpr int64_t kMost = kColumnsBytes / sizeof(Partial);
-  const int64_t width = tile_width(columns, kMost, kMost / 8, count, workers);
+  const int64_t width = tile_width(columns, kMost, count, workers);
   const int64_t tiles = (columns + width - 1) / width;
   const std::unique_ptr<Partial[]> partials(new Partial[count * columns]);
   each_task(count * tiles, workers, [&](int, int64_t task) {
@@ -133,24 +133,23 @@ struct ExactRoom {
   double high_of(int64_t column) const { return columns.sum_used ? sum[column] : -0.0; }
   double low_of(int64_t column) const { return columns.low_used ? low[column] : -0.0; }
 
-  Superacc& whole(int64_t column) {
-    Superacc& total = acc[column];
-    if (!columns.acc_used) clear(total);
+  void add_to(Superacc& total, int64_t column) {
+    if (columns.acc_used) merge(total, acc[column]);
     make_room(total, 2);
     deposit(total, high_of(column));
     deposit(total, low_of(column));
-    return total;
   }
 };
 
 void exactly(const Job& job, const Rows& x, int64_t columns, char* results, int64_t step) {
   const int workers = column_workers(job, columns);
   const int base_level = job.task.dtype != Dtype::float64 && inexact_is_kept() ? 0 : 1;
-  const int64_t width = std::min(columns, kExactColumnsBytes / job.bytes());
+  const int64_t most = job.task.dtype == Dtype::float64 ? kExactColumns64 : kExactColumns;
+  const int64_t width = tile_width(columns, most, 1, workers);
   const int64_t tiles = (columns + width - 1) / width;
   // Where columns alone are not work for all, the rows are cut too, and their sums merged.
   constexpr int64_t kLeastRows = 4096;
-  const int64_t wanted = tiles >= 4 * workers || workers == 1 ? 1 : (4 * workers + tiles - 1) / tiles;
+  const int64_t wanted = workers == 1 ? 1 : (2 * workers + tiles - 1) / tiles;
   const int parts = static_cast<int>(std::clamp<int64_t>(job.n / kLeastRows, 1, wanted));
   std::vector<ExactRoom> rooms(parts == 1 ? workers : tiles * parts);
   const auto finish_tile = [&](int64_t tile, ExactRoom* of_parts) {
@@ -162,8 +161,9 @@ void exactly(const Job& job, const Rows& x, int64_t columns, char* results, int6
       if (parts == 1 && !of_parts->columns.acc_used) {
         bits = finish(of_column, of_parts->high_of(i), of_parts->low_of(i));
       } else {
-        Superacc& total = of_parts[0].whole(i);
-        for (int part = 1; part < parts; ++part) merge(total, of_parts[part].whole(i));
+        Superacc total;
+        clear(total);
+        for (int part = 0; part < parts; ++part) of_parts[part].add_to(total, i);
         bits = finish(of_column, total);
       }
       write(job, bits, first + i, results, step);
@@ -181,7 +181,7 @@ void exactly(const Job& job, const Rows& x, int64_t columns, char* results, int6
     if (parts == 1) finish_tile(tile, &room);
   });
   if (parts != 1)
-    for (int64_t tile = 0; tile < tiles; ++tile) finish_tile(tile, &rooms[tile * parts]);
+    each_task(tiles, workers, [&](int, int64_t tile) { finish_tile(tile, &rooms[tile * parts]); });
 }
 
 template <class Partial>

@@ -14,6 +14,7 @@ def compare(
 def digest(
     dtype: int, data: int, shape: Sequence[int], strides: Sequence[int], threads: int, isa: str, /
 ) -> str: ...
+def read_stream(data: int, bytes: int, threads: int, isa: str, /) -> int: ...
 def ulp_distance(
     dtype: int, a: int, b: int, elements: int, distances: int, isa: str, /
 ) -> None: ...
@@ -36,5 +37,20 @@ def sum_over(
     /,
 ) -> None: ...
 
-# nondet_probe.probe, by way of nondet_probe.bits.via_c
-def read_stream(data: int, bytes: int, threads: int, isa: str, /) -> int: ...
+# nondet_probe.ops.matmul; sizes: m, n, k
+def matmul(
+    variant: str,
+    dtype: int,
+    a: int,
+    b: int,
+    result: int,
+    batch: Sequence[int],
+    a_batch_strides: Sequence[int],
+    b_batch_strides: Sequence[int],
+    sizes: tuple[int, int, int],
+    a_strides: tuple[int, int],
+    b_strides: tuple[int, int],
+    threads: int,
+    isa: str,
+    /,
+) -> None: ...
