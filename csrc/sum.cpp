@@ -49,19 +49,6 @@ const Format& sum_format(Dtype dtype) {
   }
 }
 
-bool inexact_is_kept() {
-  static const bool kept = [] {
-    const DefaultFloatMode mode;
-    volatile double one = 1.0, tiny = 0x1p-60, sum;
-    clear_inexact();
-    sum = one + one;
-    const bool quiet = !inexact_after(const_cast<double*>(&sum));
-    sum = one + tiny;
-    return quiet && inexact_after(const_cast<double*>(&sum));
-  }();
-  return kept;
-}
-
 bool all_negative_zero(const Job& job) {
   const int64_t bytes = job.bytes();
   const int64_t piece = std::min<int64_t>(job.n, kSumLanes);  // mostly the first element decides

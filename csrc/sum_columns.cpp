@@ -1,4 +1,5 @@
 // Sums down neighbouring columns: which worker adds which columns of which rows.
+#include "inexact.hpp"
 #include "sum_job.hpp"
 
 namespace ndp {

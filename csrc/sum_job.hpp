@@ -27,9 +27,6 @@ AllSumKernels all_sum_kernels(Isa isa, Dtype dtype);
 // Throws std::invalid_argument for a dtype that is not taken.
 const Format& sum_format(Dtype dtype);
 
-// Whether the processor keeps the inexact flag: emulators may not (valgrind is one).
-bool inexact_is_kept();
-
 constexpr int64_t kGatherBytes = 256 << 10;  // what is copied together at a time
 // Below this for each thread, a further one does not pay.
 constexpr int64_t kWorkerBytes = 256 << 10;

@@ -1,4 +1,4 @@
-"""Dimensions to reduce over, checked, and results computed row by row for the references."""
+"""Dimensions to reduce over, checked, and tensors brought into rows of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 
-__all__ = ["checked_dims", "result_shape", "row_by_row"]
+__all__ = ["as_rows", "checked_dims", "result_shape", "row_by_row"]
 
 
 def checked_dims(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
@@ -38,6 +38,15 @@ def result_shape(shape: Sequence[int], dims: Sequence[int], keepdim: bool) -> li
     if keepdim:
         return [1 if dim in dims else size for dim, size in enumerate(shape)]
     return [size for dim, size in enumerate(shape) if dim not in dims]
+
+
+def as_rows(x: Tensor, dims: Sequence[int]) -> Tensor:
+    """x, or where they are not the last ones a copy, with the reduced dimensions innermost and
+    contiguous, so that what is reduced lies in a row, in row-major order."""
+    count = x.dim()
+    if list(dims) != list(range(count - len(dims), count)):
+        x = x.permute([dim for dim in range(count) if dim not in dims] + list(dims))
+    return x.contiguous()
 
 
 def row_by_row(
