@@ -24,6 +24,7 @@
 #include "scatter.hpp"
 #include "segment_sum.hpp"
 #include "softmax.hpp"
+#include "stream.hpp"
 #include "sum.hpp"
 #include "var.hpp"
 #ifdef NDP_SANITIZED
@@ -93,6 +94,10 @@ PYBIND11_MODULE(_C, m) {
     for (int64_t count : shape) elements *= count;
     const Released released(elements);
     return ndp::digest(static_cast<ndp::Dtype>(dtype), at(data), {shape, strides}, threads, isa);
+  });
+  m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
+    const Released released(bytes);
+    return ndp::read_stream(at(data), bytes, threads, isa);
   });
   m.def("ulp_distance", [](int dtype, uintptr_t a, uintptr_t b, int64_t elements,
                            uintptr_t distances, const std::string& isa) {

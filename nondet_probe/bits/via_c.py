@@ -21,6 +21,7 @@ __all__ = [
     "dtype_code",
     "has_memory",
     "host",
+    "read_stream",
     "threads_for",
     "ulp_distance",
 ]
@@ -132,3 +133,9 @@ def ulp_distance(code: int, a: Tensor, b: Tensor, isa: str = "") -> Tensor:
 def digest(code: int, tensor: Tensor, threads: int, isa: str = "") -> str:
     """32 hex digits of a strided host tensor without conj and neg bits; read where it lies."""
     return _C.digest(code, tensor.data_ptr(), tensor.shape, tensor.stride(), threads, isa)
+
+
+def read_stream(tensor: Tensor, threads: int, isa: str = "") -> int:
+    """The exclusive or of a contiguous host tensor's 64-bit words: every byte is read, and as good
+    as nothing is done with it."""
+    return _C.read_stream(tensor.data_ptr(), tensor.nbytes, threads, isa)

@@ -155,6 +155,34 @@ def twin(
 
 
 @app.command()
+def bench(
+    ops: Annotated[
+        str | None, typer.Option(help="Ops, separated by commas; default: all there are.")
+    ] = None,
+    sizes: Annotated[
+        str, typer.Option(help="Numbers of elements: 1000, 64k, 1M (thousands) or 2**20.")
+    ] = "1000,1M,16M",
+    dtypes: Annotated[
+        str, typer.Option(help="Of float64, float32, bfloat16 and float16.")
+    ] = "float32",
+    threads: Annotated[
+        str | None, typer.Option(help="Thread counts, such as 1,2; default: torch's own.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Only cpu so far.")] = "cpu",
+    repeats: Annotated[int, typer.Option(help="Samples of every call, and results compared.")] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory; default: runs/<time>-bench-<ops>.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The price list: time, memory and error of every variant of every op, beside PyTorch's."""
+    # Only here: it imports torch.
+    from nondet_probe.cli.bench import bench as run
+
+    run(ops, sizes, dtypes, threads, device, repeats, out, as_json)
+
+
+@app.command()
 def env(as_json: Json = False) -> None:
     """Machine, versions and the switches that decide about determinism, as found."""
     from nondet_probe.cli.show import show_environment

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import importlib.util
-import itertools
-import os
-import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.place import (
+    MAX_THREADS,
+    claim_directory,
+    give_back,
+    require_report_libraries,
+    stdout_to_stderr,
+)
 from nondet_probe.cli.show import show_run
 from nondet_probe.env import thread_count
 from nondet_probe.errors import RunFailedError, UsageError
@@ -29,9 +30,6 @@ from nondet_probe.workloads.targets import load_target
 __all__ = ["Session"]
 
 REPORT_FILE = "report.html"
-RUNS = "runs"
-MAX_THREADS = 1024
-"""More than any machine has; torch would try to start as many as it is told."""
 
 
 class Session:
@@ -50,13 +48,13 @@ class Session:
             raise UsageError(f"--seed {seed}: a seed is from 0 to 2**32 - 1")
         if threads is not None and not 1 <= threads <= MAX_THREADS:
             raise UsageError(f"--threads {threads}: at least 1 and at most {MAX_THREADS}")
-        _require_report_libraries()
+        require_report_libraries()
         self.target = target
         self.threads = threads
         self.as_json = as_json
         # Made now, not when there is something to save: no other run can take it, and a place that
         # cannot be written to is noticed before minutes of work.
-        self.directory = _default_directory(command, target) if out is None else _made(out)
+        self.directory = claim_directory(out, command, target)
         # Before new_record, so that the record shows the switches the run was really under.
         with thread_count(threads):
             self.record: RunRecord = new_record(command, target, seed)
@@ -85,7 +83,7 @@ class Session:
         """Call `body` under the session's settings; write and show what it put into `record`."""
         failed: RunFailedError | None = None
         # With --json nothing but the JSON may reach stdout, whatever the user's code prints.
-        quiet = _stdout_to_stderr() if self.as_json else contextlib.nullcontext()
+        quiet = stdout_to_stderr() if self.as_json else contextlib.nullcontext()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -104,85 +102,15 @@ class Session:
                 self.record.status, self.record.failure = "failed", str(error)
                 self.record.failed_step = error.step
         except BaseException:
-            self._give_back_directory()
+            give_back(self.directory)
             raise
         save_run(self.record, self.directory)
         report = self.directory / REPORT_FILE
         write_report(self.record, report)
-        try:
-            show_run(self.record, report, self.as_json)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            # Whoever read our output has had enough; the exit code is still worth something.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show_run(self.record, report, self.as_json)
         if failed is not None:
             typer.echo(f"nondet-probe: the run failed: {self.record.failure}", err=True)
             raise typer.Exit(exit_codes.FAILED)
         # What could not be checked is not clean.
         clean = outcome(self.record) == "clean"
         raise typer.Exit(exit_codes.CLEAN if clean else exit_codes.FOUND)
-
-    def _give_back_directory(self) -> None:
-        """Nothing was found, so nothing is kept: remove what was made, as far as it is empty."""
-        with contextlib.suppress(OSError):
-            self.directory.rmdir()
-            if self.directory.parent.name == RUNS:
-                self.directory.parent.rmdir()
-
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """Also for what writes to the file descriptor itself: child processes, C code."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        os.dup2(2, 1)
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _made(directory: Path) -> Path:
-    """`directory`, made, or found empty."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if any(directory.iterdir()):
-            raise FileExistsError
-    except FileExistsError:
-        raise UsageError(
-            f"--out {directory}: exists and is not an empty directory; nothing is ever "
-            "overwritten. Name another one."
-        ) from None
-    except OSError as error:
-        raise UsageError(f"--out {directory} cannot be made: {error.strerror}") from error
-    return directory
-
-
-def _default_directory(command: str, target: str) -> Path:
-    """A new directory below RUNS that no other process has."""
-    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")
-    for number in itertools.count(1):
-        directory = Path(RUNS) / (f"{now}-{command}-{name}" + (f"-{number}" if number > 1 else ""))
-        try:
-            directory.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UsageError(
-                f"{directory} cannot be made ({error.strerror}): name another place with --out"
-            ) from error
-        return directory
-    raise AssertionError("the numbers do not end")
-
-
-def _require_report_libraries() -> None:
-    """Say so before the run, not after minutes of it, when the report could not be written."""
-    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(
-            f"report.html needs {' and '.join(missing)}: pip install 'nondet-probe[report]'"
-        )

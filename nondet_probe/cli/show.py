@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +17,18 @@ from rich.table import Table
 
 from nondet_probe.env import snapshot
 from nondet_probe.records import RunRecord, to_json
-from nondet_probe.report import tables, verdict
+from nondet_probe.records.codec import encode
+from nondet_probe.records.figures import Row, plain
+from nondet_probe.report import prices, pricetables, tables, verdict
 
-__all__ = ["show_environment", "show_run"]
+__all__ = ["show_environment", "show_prices", "show_run"]
+
+
+_LEGEND = (
+    "Stream: share of the speed at which this machine only reads. Torch, Det.: times as fast as "
+    "PyTorch's default and deterministic mode. Mem.: beyond the result; small is below 1 MiB. "
+    "Diff.: different results among the repeats. Ulps: largest distance to the exact result."
+)
 
 
 class _Terminal(Console):
@@ -25,6 +38,17 @@ class _Terminal(Console):
         raise BrokenPipeError
 
 
+@contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """Whoever reads our output may have had enough; the exit code is still worth something."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@_reader_may_leave()
 def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     """Print `record`; `report` is the page that was written beside it."""
     if as_json:
@@ -39,6 +63,42 @@ def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     console.print()
     console.print("Report: ", end="")
     console.print(escape(str(report)), soft_wrap=True)
+
+
+@_reader_may_leave()
+def show_prices(
+    rows: Sequence[Row],
+    found: Mapping[str, Any],
+    page: Path,
+    file: Path,
+    interrupted: bool,
+    as_json: bool,
+) -> None:
+    """Print a price list; `page` and `file` are what was written of it."""
+    said = prices.price_verdict(rows, interrupted)
+    if as_json:
+        head = {"verdict": said, "interrupted": interrupted, "report": str(page)}
+        body = {"rows_file": str(file), "environment": found, "rows": [plain(row) for row in rows]}
+        _print_json(encode(head | body))
+        return
+    console = _Terminal()
+    console.print()
+    console.print(escape(said), style="bold")
+    groups = prices.grouped(rows)
+    console.print()
+    console.print(_rich(prices.overview(groups)))
+    for group in groups:
+        console.print()
+        shown = _rich(pricetables.short_price_table(group))
+        for column in shown.columns:
+            column.no_wrap = True
+        console.print(shown)
+        console.print(pricetables.variability_line(group), style="dim")
+    console.print()
+    console.print(_LEGEND, style="dim")
+    for name, path in (("Report", page), ("Every figure", file)):
+        console.print(f"{name}: ", end="")
+        console.print(escape(str(path)), soft_wrap=True)
 
 
 def show_environment(as_json: bool) -> None:

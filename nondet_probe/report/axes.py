@@ -142,16 +142,25 @@ def note(
     )
 
 
-def label_ends(axes: Axes, ends: list[tuple[float, str, str]], gap: float) -> None:
-    """Names right of the last points of curves, kept `gap` data units apart.
+def label_ends(
+    axes: Axes, ends: list[tuple[float, str, str]], gap: float, top: float = np.inf
+) -> None:
+    """Names right of the last points of curves, kept `gap` data units apart and not above `top`.
 
     ends: (y of the point, text, colour name); a y that is not finite is left out.
     """
-    placed = -np.inf
+    shown = sorted(end for end in ends if np.isfinite(end[0]))
+    places: list[float] = []
+    for y, _, _ in shown:
+        places.append(max(y, places[-1] + gap) if places else y)
+    for i in reversed(range(len(places))):
+        if places[i] <= top:
+            break
+        places[i] = top
+        top -= gap
     right = axes.get_xlim()[1]
-    for y, text, name in sorted(end for end in ends if np.isfinite(end[0])):
-        placed = max(y, placed + gap)
-        note(axes, right, placed, text, name, right=5, bold=True)
+    for y, (_, text, name) in zip(places, shown, strict=True):
+        note(axes, right, y, text, name, right=5, bold=True)
 
 
 def frame(

@@ -7,7 +7,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
 from nondet_probe.report.words import outcome, verdict
 
-__all__ = ["render", "write_report"]
+if TYPE_CHECKING:
+    import jinja2
 
-_TEMPLATE = "report.html.jinja"
+__all__ = ["render", "template", "write_page", "write_report"]
+
 _NAMES = {
     "clean": "No nondeterminism seen",
     "nondeterministic": "Nondeterministic",
@@ -47,7 +49,12 @@ def write_report(record: RunRecord, path: Path) -> None:
 
     The same record gives the same bytes. Raises UsageError when jinja2 or matplotlib is missing.
     """
-    content = render(record).encode("utf-8")
+    write_page(render(record), path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Write a page to `path`, at once."""
+    content = text.encode("utf-8")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -62,8 +69,8 @@ def write_report(record: RunRecord, path: Path) -> None:
         raise
 
 
-def render(record: RunRecord) -> str:
-    """The report of `record` as the text of an HTML document."""
+def template(name: str) -> jinja2.Template:
+    """A template of this folder. Raises UsageError when jinja2 or matplotlib is missing."""
     try:
         import jinja2
         import matplotlib  # noqa: F401  # the plots need it; say so before anything is drawn
@@ -71,9 +78,6 @@ def render(record: RunRecord) -> str:
         raise UsageError(
             f"the HTML report needs {error.name}: pip install 'nondet-probe[report]'"
         ) from error
-    from nondet_probe.report.costplot import cost_plot
-    from nondet_probe.report.svg import variables
-
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -83,8 +87,17 @@ def render(record: RunRecord) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["breakable"] = _breakable
+    return environment.get_template(name)
+
+
+def render(record: RunRecord) -> str:
+    """The report of `record` as the text of an HTML document."""
+    page = template("report.html.jinja")
+    from nondet_probe.report.costplot import cost_plot
+    from nondet_probe.report.svg import variables
+
     kind = outcome(record)
-    return environment.get_template(_TEMPLATE).render(
+    return page.render(
         record=record,
         target=clip(record.target, 70),
         created=one_line(record.created),

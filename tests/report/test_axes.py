@@ -70,3 +70,10 @@ def test_labels_of_ends_keep_apart_and_skip_what_is_not_finite(axes):
     label_ends(axes, [(0.5, "b", "run"), (0.5, "a", "twin"), (np.nan, "c", "fit")], gap=0.2)
     placed = {text.get_text(): text.xy[1] for text in axes.texts}
     assert placed == {"a": 0.5, "b": 0.7}
+
+
+def test_labels_of_ends_stay_below_the_top(axes):
+    ends = [(0.75, "c", "run"), (0.75, "b", "twin"), (0.75, "a", "fit"), (0.0, "d", "bad")]
+    label_ends(axes, ends, gap=0.25, top=1.0)
+    placed = {text.get_text(): text.xy[1] for text in axes.texts}
+    assert placed == {"d": 0.0, "a": 0.5, "b": 0.75, "c": 1.0}
