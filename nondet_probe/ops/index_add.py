@@ -105,7 +105,7 @@ def _on_cpu(
     if alpha != 1:
         source = source * alpha
     if input.dim() <= 1:
-        add_rows(out.reshape(-1), index, source, variant, threads)
+        add_rows(out if out.dim() else out.view(1), index, source, variant, threads)
         return out
     before = math.prod(input.shape[:dim])
     size = input.shape[dim]
