@@ -14,7 +14,7 @@ Rows part_of(const Job& job, const Rows& x, int64_t row, int64_t column) {
 }
 
 int column_workers(const Job& job, int64_t columns) {
-  return workers_for(job.n * columns * job.bytes(), job.most_workers);
+  return sum_workers(job.n * columns * job.bytes(), job.most_workers);
 }
 
 // body(worker, task) for all tasks; workers take them as they come free.

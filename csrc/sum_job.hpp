@@ -33,7 +33,7 @@ constexpr int64_t kGatherBytes = 256 << 10;  // what is copied together at a tim
 constexpr int64_t kWorkerBytes = 256 << 10;
 
 // The threads that `bytes` are work for.
-inline int workers_for(int64_t bytes, int threads) {
+inline int sum_workers(int64_t bytes, int threads) {
   return static_cast<int>(std::clamp<int64_t>(bytes / kWorkerBytes, 1, threads));
 }
 
@@ -50,7 +50,7 @@ struct Job {
   int most_workers;  // at most task.threads
 
   int64_t bytes() const { return element_bytes(task.dtype); }
-  int workers() const { return workers_for(n * bytes(), most_workers); }
+  int workers() const { return sum_workers(n * bytes(), most_workers); }
 
   // `count` elements from `start` on, one after the other: in place, or in the buffer.
   const void* read(int64_t start, int64_t count, unsigned char* buffer) const {

@@ -85,7 +85,7 @@ template <class Body>
 void each_result(const Job& job, int64_t count, int64_t bytes_each, int64_t together,
                  const Body& body) {
   const bool within = bytes_each >= 2 * kWorkerBytes || count == 1;
-  const int workers = within ? 1 : workers_for(count * bytes_each, job.most_workers);
+  const int workers = within ? 1 : sum_workers(count * bytes_each, job.most_workers);
   std::atomic<int64_t> next{0};
   parallel_run(workers, [&](int) {
     const DefaultFloatMode mode;

@@ -266,8 +266,11 @@ def test_a_deterministic_conftest_is_found(tmp_path: Path) -> None:
 
 
 # Ops that are one computation under several names share its stem.
-STEM_OF_OP = dict.fromkeys(["index", "index_add", "index_put", "scatter_add"], "scatter") | {
-    "mean": "sum"
+STEM_OF_OP = {
+    **dict.fromkeys(["index", "index_add", "index_put", "scatter_add"], "scatter"),
+    **dict.fromkeys(["cross_entropy", "log_softmax"], "softmax"),
+    "rms_norm": "layer_norm",
+    "mean": "sum",
 }
 
 

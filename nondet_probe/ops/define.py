@@ -59,8 +59,9 @@ def define(
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
             return overload(*given)
-        needs_gradient = False
+        needs_gradient, has_list = False, False
         for value in given:
+            has_list = has_list or isinstance(value, list)
             if isinstance(value, Tensor):
                 # What the dispatcher would refuse at length, in the name of all its backends.
                 if not value.is_cpu:
@@ -75,7 +76,8 @@ def define(
         if needs_gradient and torch.is_grad_enabled():
             if backward is None:
                 raise TypeError(f"{op} has no derivative; pass x.detach()")
-            if transforms_are_on():
+            # An autograd.Function of our own takes no lists and no transforms.
+            if has_list or transforms_are_on():
                 return overload(*given)
             return with_gradient(*given)
         with below_autograd():

@@ -30,7 +30,7 @@ def scatter_rows(
 
     out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
     contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
-    threads: at most so many are used; None is torch.get_numat_most(). UsageError when it is below
+    threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
     1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
     the other too, not by chunks. grid: (size, inner, span) of an index along one dimension, for an
     out of single elements (csrc/scatter.hpp). IndexError names the first index out of range and its
