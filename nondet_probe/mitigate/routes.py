@@ -1,0 +1,221 @@
+"""Which way each overload goes under a guarantee.
+
+In this order: an op of the family, in the weakest variant that is enough; a product or convolution
+in slices; one thread for what a sweep saw vary; a count of its calls for what no sweep measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from nondet_probe.mitigate.convolution import convolution, convolution_backward
+from nondet_probe.mitigate.family import FAMILY, Relative, weakest
+from nondet_probe.mitigate.measured import Finding, finding, operator
+from nondet_probe.mitigate.products import PRODUCTS, left_to_blas
+from nondet_probe.mitigate.via_c import on_one_thread
+from nondet_probe.ops.registry import Guarantee
+
+__all__ = ["ONE_THREAD", "SLICES", "STRICT", "UNKNOWN", "UNTOUCHED", "Route", "routes"]
+
+SLICES = "slices"
+ONE_THREAD = "one thread"
+STRICT = "left to MKL's strict mode"
+UNKNOWN = "unknown"
+UNTOUCHED = "untouched"
+
+Original = Callable[..., Any]
+Count = Callable[[], object]
+Counter = Callable[[str], Count]
+"""counter(how) gives a function that counts one call that went this way."""
+
+# Bits that differ from run to run on one machine with one thread count (races between threads).
+_RACES = {
+    "aten::_index_put_impl",
+    "aten::_unsafe_masked_index_put_accumulate",
+    "aten::index_copy",
+    "aten::index_put",
+    "aten::put",
+}
+# Operators that add numbers up in an order of their own, so that no order of addends is as good as
+# any other: what is asked for beyond launch_invariant they do not give.
+_ADDING = {
+    f"aten::{name}"
+    for name in (
+        "_cdist_backward", "_embedding_bag", "_embedding_bag_dense_backward", "_log_softmax",
+        "_log_softmax_backward_data", "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_flash_attention_for_cpu_backward", "_softmax",
+        "_softmax_backward_data", "addbmm", "addmv", "addr", "avg_pool2d", "bincount",
+        "binary_cross_entropy", "convolution", "cumsum", "cumprod", "dot", "embedding_dense_backward",
+        "grid_sampler_2d_backward", "histc", "index_add", "index_reduce", "kl_div",
+        "linalg_vector_norm", "logcumsumexp", "logsumexp", "mean", "mv", "mse_loss", "nansum",
+        "native_batch_norm", "native_batch_norm_backward", "native_group_norm",
+        "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward",
+        "nll_loss_backward", "nll_loss_forward", "norm", "prod", "scatter_add", "scatter_reduce",
+        "segment_reduce", "std", "std_mean", "sum", "trace", "var", "var_mean", "vdot",
+        "_native_batch_norm_legit", "_fused_rms_norm", "_fused_rms_norm_backward",
+    )
+}  # fmt: skip
+
+
+_CONVOLUTIONS = {
+    "aten::convolution": convolution,
+    "aten::convolution_backward": convolution_backward,
+}
+# Neither arithmetic nor threads that could change a bit; or the inside of one that is measured.
+_NO_ARITHMETIC = {
+    f"aten::{name}"
+    for name in (
+        "_convolution", "_local_scalar_dense", "_reshape_copy", "_to_copy", "_unsafe_view", "arange",
+        "as_strided", "empty_like", "equal", "fill", "full_like", "is_same_size", "item",
+        "mkldnn_convolution", "nonzero", "ones_like", "requires_grad", "resize", "set",
+        "zero", "zeros_like", "copy", "set_data", "isfinite", "isnan", "all", "any", "eye",
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Route:
+    """make(original, counter) gives the function that answers for the overload.
+
+    guarantee: what the results have at least.
+    """
+
+    make: Callable[[Original, Counter], Callable[..., Any]]
+    guarantee: Guarantee
+
+
+def routes(
+    overloads: list[str], guarantee: Guarantee, *, strict: bool = False, watch: bool = False
+) -> dict[str, Route]:
+    """The routes for `guarantee`, by overload (`aten::sum.dim_IntList`).
+
+    strict: MKL's strict mode is at work, which makes products thread-invariant by itself.
+    watch: count the calls of what needs no route too.
+    """
+    found = {}
+    for name in overloads:
+        route = _route(name, guarantee, strict)
+        if route is None and watch:
+            route = Route(_counted(UNTOUCHED), Guarantee.LAUNCH_INVARIANT)
+        if route is not None:
+            found[name] = route
+    return found
+
+
+def _route(name: str, guarantee: Guarantee, strict: bool) -> Route | None:
+    if name in FAMILY:
+        variant = weakest(FAMILY[name].op, guarantee)
+        if variant is not None:
+            rest = _without_family(name, guarantee, strict)
+            return Route(_family(FAMILY[name], variant.name, rest), variant.guarantee)
+    return _without_family(name, guarantee, strict)
+
+
+def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | None:
+    base = operator(name)
+    if guarantee is Guarantee.NONE or name.startswith("nondet_probe::"):
+        return None
+    if guarantee is Guarantee.RUN_TO_RUN:
+        return Route(_on_one_thread, Guarantee.LAUNCH_INVARIANT) if base in _RACES else None
+    if name in PRODUCTS:
+        if strict:
+            return Route(_strict, Guarantee.LAUNCH_INVARIANT)
+        return Route(_sliced(PRODUCTS[name]), Guarantee.LAUNCH_INVARIANT)
+    if name in _CONVOLUTIONS:
+        return Route(_sliced(_CONVOLUTIONS[name]), Guarantee.LAUNCH_INVARIANT)
+    if base in _NO_ARITHMETIC:
+        return None
+    known = finding(name)
+    if known is Finding.VARIES or base in _RACES:
+        return Route(_on_one_thread, Guarantee.LAUNCH_INVARIANT)
+    if known is Finding.COMPLEX:
+        return Route(_complex_on_one_thread, Guarantee.LAUNCH_INVARIANT)
+    if known is Finding.UNKNOWN:
+        return Route(_counted(UNKNOWN), Guarantee.NONE)
+    if base in _ADDING and guarantee > Guarantee.LAUNCH_INVARIANT:
+        return Route(_counted(UNTOUCHED), Guarantee.LAUNCH_INVARIANT)
+    return None
+
+
+def _family(
+    relative: Relative, variant: str, rest: Route | None
+) -> Callable[[Original, Counter], Callable[..., Any]]:
+    def make(original: Original, counter: Counter) -> Callable[..., Any]:
+        count, call = counter(f"{relative.op} {variant}"), relative.call
+        otherwise = rest.make(original, counter) if rest is not None else original
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            result = call(variant, *args, **kwargs)
+            if result is NotImplemented:
+                return otherwise(*args, **kwargs)
+            count()
+            return result
+
+        return run
+
+    return make
+
+
+def _sliced(function: Callable[..., Any]) -> Callable[[Original, Counter], Callable[..., Any]]:
+    def make(original: Original, counter: Counter) -> Callable[..., Any]:
+        count = counter(SLICES)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            count()
+            return function(original, *args, **kwargs)
+
+        return run
+
+    return make
+
+
+def _strict(original: Original, counter: Counter) -> Callable[..., Any]:
+    untouched, one_thread = counter(STRICT), counter(ONE_THREAD)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if left_to_blas(*args):
+            untouched()
+            return original(*args, **kwargs)
+        one_thread()
+        return on_one_thread(original, *args, **kwargs)
+
+    return run
+
+
+def _on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:
+    count = counter(ONE_THREAD)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        count()
+        return on_one_thread(original, *args, **kwargs)
+
+    return run
+
+
+def _complex_on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:
+    count = counter(ONE_THREAD)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(x, Tensor) and x.is_complex() for x in args):
+            count()
+            return on_one_thread(original, *args, **kwargs)
+        return original(*args, **kwargs)
+
+    return run
+
+
+def _counted(how: str) -> Callable[[Original, Counter], Callable[..., Any]]:
+    def make(original: Original, counter: Counter) -> Callable[..., Any]:
+        count = counter(how)
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            count()
+            return original(*args, **kwargs)
+
+        return run
+
+    return make
