@@ -29,6 +29,7 @@ __all__ = [
     "frame_mark",
     "has_compiled_code",
     "hidden_from_modes",
+    "is_pointwise",
     "last_sequence_number",
 ]
 
@@ -139,6 +140,22 @@ def _views() -> set[str]:
     return found
 
 
+def _overload(name: str) -> OpOverload:
+    namespace, _, rest = name.partition("::")
+    operator, _, kind = rest.partition(".")
+    found: OpOverload = getattr(
+        getattr(getattr(torch.ops, namespace), operator), kind or "default"
+    )
+    return found
+
+
+def is_pointwise(name: str) -> bool:
+    """Whether an overload (`aten::silu`) returns a new tensor, each element of which comes from
+    those in the same place."""
+    overload = _overload(name)
+    return torch.Tag.pointwise in overload.tags and not overload._schema.is_mutable
+
+
 def _below_gate(name: str) -> Callable[..., Any]:
     """function(key, *args, **kwargs): an overload's kernel for a dispatch key.
 
@@ -146,9 +163,7 @@ def _below_gate(name: str) -> Callable[..., Any]:
     The first also takes for a tensor the number that Python is handed where C++ made one of a
     number, but crashes for a kernel that is not the key's own.
     """
-    namespace, _, rest = name.partition("::")
-    operator, _, kind = rest.partition(".")
-    overload = getattr(getattr(getattr(torch.ops, namespace), operator), kind or "default")
+    overload = _overload(name)
     at_key, redispatch = overload._op_dk, overload._handle.redispatch_boxed
     if _has_kernel(name, "CPU"):
         return lambda key, *args, **kwargs: (

@@ -9,29 +9,53 @@ from __future__ import annotations
 
 import enum
 import json
+from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import torch
+from torch import Tensor
 
-__all__ = ["Finding", "example", "finding", "operator", "versions"]
+__all__ = ["Kind", "covers_running_torch", "example", "finding", "kinds", "operator", "versions"]
 
 TABLE = "thread_sweep.json"
 
 
-class Finding(enum.Enum):
-    """What is known of an operator's bits under 1, 2, 3 and 4 threads, most cautious last."""
+class Kind(enum.Enum):
+    """Of the operands of a call: what they are decides which kernel runs. The values are their
+    places in a row of the table, after all calls and those large enough for threads."""
 
-    STABLE = "the same bits on every call, of which some were large enough for threads"
-    COMPLEX = "other bits, on complex operands alone"
-    UNKNOWN = "not measured, or not on operands large enough for threads"
-    VARIES = "other bits"
+    REAL = 2
+    NARROW = 3  # bfloat16 and float16
+    COMPLEX = 4
+
+
+_KINDS = {
+    torch.bfloat16: Kind.NARROW,
+    torch.float16: Kind.NARROW,
+    torch.complex32: Kind.COMPLEX,
+    torch.complex64: Kind.COMPLEX,
+    torch.complex128: Kind.COMPLEX,
+}
+_LARGE = 1
 
 
 def operator(overload: str) -> str:
     """`aten::add_.Tensor` and `aten::add.out` to `aten::add`."""
     name = overload.split(".")[0]
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def kinds(operands: Iterable[Any]) -> set[Kind]:
+    """The kinds of the tensors among the operands of a call, also within lists."""
+    found = set()
+    for x in operands:
+        if isinstance(x, Tensor):
+            found.add(_KINDS.get(x.dtype, Kind.REAL))
+        elif isinstance(x, list | tuple):
+            found |= kinds(x)
+    return found
 
 
 def versions() -> list[str]:
@@ -45,9 +69,11 @@ def covers_running_torch() -> bool:
     return running in {version.rpartition(".")[0] for version in versions()}
 
 
-def finding(overload: str) -> Finding:
-    """What is known of an overload (`aten::silu`, `aten::sum.dim_IntList`) in any version."""
-    return _findings().get(operator(overload), Finding.UNKNOWN)
+def finding(overload: str) -> frozenset[Kind] | None:
+    """On which kinds of operands an overload (`aten::silu`, `aten::sum.dim_IntList`) was seen to
+    vary, in any version; None where it was not measured, or never on enough elements for threads.
+    """
+    return _findings().get(operator(overload))
 
 
 def example(overload: str) -> str:
@@ -67,22 +93,18 @@ def _table() -> dict[str, dict[str, dict[str, list[int]]]]:
 
 
 @cache
-def _findings() -> dict[str, Finding]:
+def _findings() -> dict[str, frozenset[Kind]]:
     totals: dict[str, list[int]] = {}
     for version in _table().values():
         for name, row in version["overloads"].items():
-            total = totals.setdefault(operator(_with_colons(name)), [0, 0, 0, 0])
+            total = totals.setdefault(operator(_with_colons(name)), [0] * len(row))
             for place, count in enumerate(row):
                 total[place] += count
-    return {name: _judged(*total) for name, total in totals.items()}
-
-
-def _judged(calls: int, large: int, varied: int, varied_complex: int) -> Finding:
-    if varied > varied_complex:
-        return Finding.VARIES
-    if not large:
-        return Finding.VARIES if varied else Finding.UNKNOWN
-    return Finding.COMPLEX if varied else Finding.STABLE
+    found = {
+        name: frozenset(kind for kind in Kind if total[kind.value])
+        for name, total in totals.items()
+    }
+    return {name: kinds for name, kinds in found.items() if kinds or totals[name][_LARGE]}
 
 
 def _with_colons(name: str) -> str:

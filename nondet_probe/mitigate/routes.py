@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
+from nondet_probe.env.torch_private import is_pointwise
 from nondet_probe.mitigate.convolution import convolution, convolution_backward
 from nondet_probe.mitigate.family import FAMILY, Relative, weakest
-from nondet_probe.mitigate.measured import Finding, finding, operator
+from nondet_probe.mitigate.measured import Kind, finding, kinds, operator
+from nondet_probe.mitigate.pointwise import pointwise
 from nondet_probe.mitigate.products import PRODUCTS, left_to_blas
 from nondet_probe.mitigate.via_c import on_one_thread
 from nondet_probe.ops.registry import Guarantee
@@ -129,13 +129,15 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
         return Route(_sliced(_CONVOLUTIONS[name]), Guarantee.LAUNCH_INVARIANT)
     if base in _NO_ARITHMETIC:
         return None
-    known = finding(name)
-    if known is Finding.VARIES or base in _RACES:
+    varies = finding(name)
+    if varies and is_pointwise(name):
+        return Route(_sliced(pointwise), Guarantee.LAUNCH_INVARIANT)
+    if base in _RACES or (varies is not None and Kind.REAL in varies):
         return Route(_on_one_thread, Guarantee.LAUNCH_INVARIANT)
-    if known is Finding.COMPLEX:
-        return Route(_complex_on_one_thread, Guarantee.LAUNCH_INVARIANT)
-    if known is Finding.UNKNOWN:
+    if varies is None:
         return Route(_counted(UNKNOWN), Guarantee.NONE)
+    if varies:
+        return Route(_kinds_on_one_thread(varies), Guarantee.LAUNCH_INVARIANT)
     if base in _ADDING and guarantee > Guarantee.LAUNCH_INVARIANT:
         return Route(_counted(UNTOUCHED), Guarantee.LAUNCH_INVARIANT)
     return None
@@ -196,16 +198,21 @@ def _on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:
     return run
 
 
-def _complex_on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:
-    count = counter(ONE_THREAD)
+def _kinds_on_one_thread(
+    varies: frozenset[Kind],
+) -> Callable[[Original, Counter], Callable[..., Any]]:
+    def make(original: Original, counter: Counter) -> Callable[..., Any]:
+        count = counter(ONE_THREAD)
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if any(isinstance(x, Tensor) and x.is_complex() for x in args):
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if varies.isdisjoint(kinds(args)):
+                return original(*args, **kwargs)
             count()
             return on_one_thread(original, *args, **kwargs)
-        return original(*args, **kwargs)
 
-    return run
+        return run
+
+    return make
 
 
 def _counted(how: str) -> Callable[[Original, Counter], Callable[..., Any]]:
