@@ -20,7 +20,7 @@ from nondet_probe.env.torch_private import Interception, cpu_overloads, has_comp
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.mitigate import measured
 from nondet_probe.mitigate.account import Account
-from nondet_probe.mitigate.routes import ONE_THREAD, UNKNOWN, UNTOUCHED, Route, routes
+from nondet_probe.mitigate.routes import GIVEN, UNKNOWN, UNTOUCHED, Route, routes
 from nondet_probe.mitigate.strict import strict_products
 from nondet_probe.mitigate.via_c import require_threads
 from nondet_probe.ops.registry import Guarantee
@@ -172,13 +172,11 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         return account
 
     def _note_weaker(self, account: Account, name: str, how: str) -> None:
-        asked = self._key[0]
-        if asked <= Guarantee.LAUNCH_INVARIANT or how == UNKNOWN or self._session is None:
+        if how == UNKNOWN or self._session is None:
             return
-        route = self._session.routes[name]
-        by_family = " " in how and how != ONE_THREAD and route.guarantee >= asked
-        if not by_family:
-            account.weaker[name] = str(Guarantee.LAUNCH_INVARIANT)
+        has = GIVEN.get(how, self._session.routes[name].guarantee)
+        if has < self._key[0]:
+            account.weaker[name] = str(has)
 
     def _notes(self) -> list[str]:
         notes = []

@@ -19,13 +19,25 @@ from nondet_probe.mitigate.products import PRODUCTS, left_to_blas
 from nondet_probe.mitigate.via_c import on_one_thread
 from nondet_probe.ops.registry import Guarantee
 
-__all__ = ["ONE_THREAD", "SLICES", "STRICT", "UNKNOWN", "UNTOUCHED", "Route", "routes"]
+__all__ = ["GIVEN", "UNKNOWN", "UNTOUCHED", "Route", "routes"]
 
 SLICES = "slices"
+PIECES = "pieces"
 ONE_THREAD = "one thread"
 STRICT = "left to MKL's strict mode"
 UNKNOWN = "unknown"
 UNTOUCHED = "untouched"
+
+GIVEN = {
+    SLICES: Guarantee.LAUNCH_INVARIANT,
+    ONE_THREAD: Guarantee.LAUNCH_INVARIANT,
+    STRICT: Guarantee.LAUNCH_INVARIANT,
+    UNTOUCHED: Guarantee.LAUNCH_INVARIANT,
+    UNKNOWN: Guarantee.NONE,
+    # Nothing is added up.
+    PIECES: Guarantee.CORRECTLY_ROUNDED,
+}
+"""What results have that came this way. Any other way is by a variant of the family."""
 
 Original = Callable[..., Any]
 Count = Callable[[], object]
@@ -69,10 +81,10 @@ _CONVOLUTIONS = {
 _NO_ARITHMETIC = {
     f"aten::{name}"
     for name in (
-        "_convolution", "_local_scalar_dense", "_reshape_copy", "_to_copy", "_unsafe_view", "arange",
+        "_convolution", "_slow_conv2d_forward", "_slow_conv2d_backward", "_local_scalar_dense", "_reshape_copy", "_to_copy", "_unsafe_view", "arange",
         "as_strided", "empty_like", "equal", "fill", "full_like", "is_same_size", "item",
         "mkldnn_convolution", "nonzero", "ones_like", "requires_grad", "resize", "set",
-        "zero", "zeros_like", "copy", "set_data", "isfinite", "isnan", "all", "any", "eye",
+        "new_empty", "new_empty_strided", "zero", "zeros_like", "copy", "set_data", "isfinite", "isnan", "all", "any", "eye",
     )
 }  # fmt: skip
 
@@ -81,11 +93,11 @@ _NO_ARITHMETIC = {
 class Route:
     """make(original, counter) gives the function that answers for the overload.
 
-    guarantee: what the results have at least.
+    guarantee: of the variant of the family, where the route is one.
     """
 
     make: Callable[[Original, Counter], Callable[..., Any]]
-    guarantee: Guarantee
+    guarantee: Guarantee = Guarantee.LAUNCH_INVARIANT
 
 
 def routes(
@@ -100,7 +112,7 @@ def routes(
     for name in overloads:
         route = _route(name, guarantee, strict)
         if route is None and watch:
-            route = Route(_counted(UNTOUCHED), Guarantee.LAUNCH_INVARIANT)
+            route = Route(_counted(UNTOUCHED))
         if route is not None:
             found[name] = route
     return found
@@ -120,26 +132,26 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
     if guarantee is Guarantee.NONE or name.startswith("nondet_probe::"):
         return None
     if guarantee is Guarantee.RUN_TO_RUN:
-        return Route(_on_one_thread, Guarantee.LAUNCH_INVARIANT) if base in _RACES else None
+        return Route(_on_one_thread) if base in _RACES else None
     if name in PRODUCTS:
         if strict:
-            return Route(_strict, Guarantee.LAUNCH_INVARIANT)
-        return Route(_sliced(PRODUCTS[name]), Guarantee.LAUNCH_INVARIANT)
+            return Route(_strict)
+        return Route(_sliced(PRODUCTS[name]))
     if name in _CONVOLUTIONS:
-        return Route(_sliced(_CONVOLUTIONS[name]), Guarantee.LAUNCH_INVARIANT)
+        return Route(_sliced(_CONVOLUTIONS[name]))
     if base in _NO_ARITHMETIC:
         return None
     varies = finding(name)
     if varies and is_pointwise(name):
-        return Route(_sliced(pointwise), Guarantee.LAUNCH_INVARIANT)
+        return Route(_sliced(pointwise, PIECES))
     if base in _RACES or (varies is not None and Kind.REAL in varies):
-        return Route(_on_one_thread, Guarantee.LAUNCH_INVARIANT)
+        return Route(_on_one_thread)
     if varies is None:
-        return Route(_counted(UNKNOWN), Guarantee.NONE)
+        return Route(_counted(UNKNOWN))
     if varies:
-        return Route(_kinds_on_one_thread(varies), Guarantee.LAUNCH_INVARIANT)
+        return Route(_kinds_on_one_thread(varies))
     if base in _ADDING and guarantee > Guarantee.LAUNCH_INVARIANT:
-        return Route(_counted(UNTOUCHED), Guarantee.LAUNCH_INVARIANT)
+        return Route(_counted(UNTOUCHED))
     return None
 
 
@@ -162,9 +174,11 @@ def _family(
     return make
 
 
-def _sliced(function: Callable[..., Any]) -> Callable[[Original, Counter], Callable[..., Any]]:
+def _sliced(
+    function: Callable[..., Any], how: str = SLICES
+) -> Callable[[Original, Counter], Callable[..., Any]]:
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
-        count = counter(SLICES)
+        count = counter(how)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             count()

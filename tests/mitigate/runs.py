@@ -1,13 +1,15 @@
-"""Training runs of small networks for the proofs, and a process of its own for each:
+"""Training runs of small networks for the proofs, in a process of their own:
 
-    python runs.py <network> <threads> <how>
+    python runs.py <threads> <how> <network>...
 
-how: "default", "context" (entered after a warm-up product) or "plain" (under the launcher). Prints
-the digest of all parameters and buffers after STEPS steps.
+how: "context" (entered after a warm-up product) or "plain" (the default, and under the launcher).
+Prints, as JSON, the digests of all parameters and buffers of each network after STEPS steps, and
+what `reproducible` reports.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 
@@ -114,15 +116,16 @@ def train(network: str, threads: int, steps: int = STEPS) -> str:
 
 
 def main() -> None:
-    network, threads, how = sys.argv[1:]
+    threads, how, *networks = sys.argv[1:]
     torch.rand(64, 64) @ torch.rand(64, 64)
+    told = {}
     if how == "context":
         with nondet_probe.reproducible() as run:
-            print(train(network, int(threads)))
-        account = run.report()
-        print(account, file=sys.stderr)
+            digests = {network: train(network, int(threads)) for network in networks}
+        told = run.report().as_dict()
     else:
-        print(train(network, int(threads)))
+        digests = {network: train(network, int(threads)) for network in networks}
+    print(json.dumps({"digests": digests, "report": told}))
 
 
 if __name__ == "__main__":
