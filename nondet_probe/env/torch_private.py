@@ -143,9 +143,7 @@ def _views() -> set[str]:
 def _overload(name: str) -> OpOverload:
     namespace, _, rest = name.partition("::")
     operator, _, kind = rest.partition(".")
-    found: OpOverload = getattr(
-        getattr(getattr(torch.ops, namespace), operator), kind or "default"
-    )
+    found: OpOverload = getattr(getattr(getattr(torch.ops, namespace), operator), kind or "default")
     return found
 
 
@@ -201,7 +199,9 @@ class Interception:
         def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
             known = plain.get(keys.raw_repr())
             if known is None:
-                known = plain[keys.raw_repr()] = (keys & _BELOW_GATE).highestPriorityTypeId() == _CPU
+                known = plain[keys.raw_repr()] = (
+                    keys & _BELOW_GATE
+                ).highestPriorityTypeId() == _CPU
             if known:
                 return function(*args, **kwargs)
             return run((keys & _BELOW_GATE).highestPriorityTypeId(), *args, **kwargs)

@@ -42,7 +42,9 @@ class Account:
     def __str__(self) -> str:
         calls = sum(sum(ways.values()) for ways in self.rerouted.values())
         lines = [f"reproducible, {self.guarantee}: {_calls(calls)} rerouted"]
-        ways = {f"{name}, {how}": n for name, row in self.rerouted.items() for how, n in row.items()}
+        ways = {
+            f"{name}, {how}": n for name, row in self.rerouted.items() for how, n in row.items()
+        }
         lines += _listed("", ways)
         if self.weaker:
             lines.append(f"weaker than {self.guarantee}:")

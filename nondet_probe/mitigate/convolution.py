@@ -79,7 +79,10 @@ def convolution_backward(
     whole, *sums = zip(*found, strict=True)
     return (
         torch.cat(whole) if mask[0] else None,
-        *(_in_order(list(terms)) if wanted else None for terms, wanted in zip(sums, mask[1:], strict=True)),
+        *(
+            _in_order(list(terms)) if wanted else None
+            for terms, wanted in zip(sums, mask[1:], strict=True)
+        ),
     )
 
 

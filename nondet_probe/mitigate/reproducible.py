@@ -1,8 +1,8 @@
 """A model made deterministic without editing it: ATen's overloads take another way for a while.
 
-    with nondet_probe.reproducible() as run:
-        train()
-    print(run.report())
+with nondet_probe.reproducible() as run:
+    train()
+print(run.report())
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class _Session:
     def install(self) -> None:
         try:
             for name, route in self.routes.items():
-                self.interception.put(name, lambda original, n=name, r=route: self._made(n, r, original))
+                self.interception.put(
+                    name, lambda original, n=name, r=route: self._made(n, r, original)
+                )
         except BaseException:
             self.interception.remove()
             raise
@@ -111,10 +113,7 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
                         "another thread is inside reproducible with other settings, and the "
                         "dispatcher is the process's: use the same guarantee and watch"
                     )
-                session = self._session or _Session(self._key, _routes(self._key))
-                if top is not None:
-                    top.interception.remove()
-                session.install()
+                session = self._replace(top)
                 for entry in _inside:
                     entry.owner._others.add(str(self._key[0]))
             else:
@@ -124,6 +123,20 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
                 self._session, self._before = session, session.counts()
             self._open += 1
         return self
+
+    def _replace(self, top: _Session | None) -> _Session:
+        """This instance's routes in the place of `top`'s, which stay where that fails."""
+        if top is not None:
+            # First: what is intercepted does not count among what can be.
+            top.interception.remove()
+        try:
+            session = self._session or _Session(self._key, _routes(self._key))
+            session.install()
+        except BaseException:
+            if top is not None:
+                top.install()
+            raise
+        return session
 
     def __exit__(
         self,

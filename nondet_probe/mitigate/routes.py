@@ -142,14 +142,13 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
     if base in _NO_ARITHMETIC:
         return None
     varies = finding(name)
-    if varies and is_pointwise(name):
-        return Route(_sliced(pointwise, PIECES))
-    if base in _RACES or (varies is not None and Kind.REAL in varies):
-        return Route(_on_one_thread)
     if varies is None:
         return Route(_counted(UNKNOWN))
+    way = _sliced(pointwise, PIECES) if varies and is_pointwise(name) else _on_one_thread
+    if base in _RACES or Kind.REAL in varies:
+        return Route(way)
     if varies:
-        return Route(_kinds_on_one_thread(varies))
+        return Route(_for_kinds(varies, way))
     if base in _ADDING and guarantee > Guarantee.LAUNCH_INVARIANT:
         return Route(_counted(UNTOUCHED))
     return None
@@ -212,17 +211,15 @@ def _on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:
     return run
 
 
-def _kinds_on_one_thread(
-    varies: frozenset[Kind],
+def _for_kinds(
+    varies: frozenset[Kind], way: Callable[[Original, Counter], Callable[..., Any]]
 ) -> Callable[[Original, Counter], Callable[..., Any]]:
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
-        count = counter(ONE_THREAD)
+        run_way = way(original, counter)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            if varies.isdisjoint(kinds(args)):
-                return original(*args, **kwargs)
-            count()
-            return on_one_thread(original, *args, **kwargs)
+            run_any = original if varies.isdisjoint(kinds(args)) else run_way
+            return run_any(*args, **kwargs)
 
         return run
 

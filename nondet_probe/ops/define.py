@@ -82,4 +82,6 @@ def _refuse_tangents(op: str, given: tuple[Any, ...]) -> None:
             continue
         dual = torch.autograd.forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
         if dual.tangent is not None:
-            raise TypeError(f"{op} has no forward-mode derivative; reverse mode (backward) is there")
+            raise TypeError(
+                f"{op} has no forward-mode derivative; reverse mode (backward) is there"
+            )

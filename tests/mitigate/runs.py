@@ -67,7 +67,9 @@ def encoder(seed: int) -> Workload:
             yield torch.randint(301, (9, 61), generator=draw)
 
     def loss(model: nn.Module, tokens: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+        return nn.functional.cross_entropy(
+            model(tokens)[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+        )
 
     model = Encoder()
     return Workload(model, torch.optim.AdamW(model.parameters(), lr=1e-3), batches(), loss)

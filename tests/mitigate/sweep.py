@@ -71,9 +71,11 @@ class Compare(TorchDispatchMode):
         packet = name.split(".")[1]
         if packet in SKIPPED or func.is_view or not self._comparable(operands):
             return func(*args, **kwargs)
-        signature = (name, *((x.shape, x.stride(), x.dtype) for x in operands), repr(
-            pytree.tree_map_only(Tensor, lambda x: None, (args, kwargs))
-        ))
+        signature = (
+            name,
+            *((x.shape, x.stride(), x.dtype) for x in operands),
+            repr(pytree.tree_map_only(Tensor, lambda x: None, (args, kwargs))),
+        )
         if signature in self.seen or time.monotonic() > self.deadline:
             return func(*args, **kwargs)
         self.seen.add(signature)
@@ -118,6 +120,8 @@ class Compare(TorchDispatchMode):
         difference that one value in a thousand makes. So pieces that are nothing but such an end.
         """
         if not isinstance(output, Tensor) or not _dense(output) or output.numel() < PIECES:
+            return False
+        if func._schema.is_mutable:  # its operands are not what they were
             return False
         whole = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         whole = [x for x in whole if x.dim()]
@@ -215,8 +219,11 @@ def elementwise() -> Iterator[tuple[str, Callable[[], Any]]]:
     ]  # fmt: skip
     for number, function in enumerate(functions):
         for n, dtype in itertools.product((100_003, 131_075), (torch.float32, torch.bfloat16)):
-            yield f"elementwise {number}", lambda f=function, n=n, d=dtype: backward(
-                f((10 * torch.rand(n) - 5).to(d).requires_grad_())
+            yield (
+                f"elementwise {number}",
+                lambda f=function, n=n, d=dtype: backward(
+                    f((10 * torch.rand(n) - 5).to(d).requires_grad_())
+                ),
             )
 
 
@@ -244,14 +251,18 @@ def reductions() -> Iterator[tuple[str, Callable[[], Any]]]:
     for function in functions:
         for shape in ((517, 1031), (100_003,), (9, 70_001), (70_001, 9), (37, 41, 67)):
             for dtype in (torch.float32, torch.float64, torch.bfloat16):
-                yield "reduction", lambda f=function, s=shape, d=dtype: backward(
-                    f((torch.rand(s) - 0.5).to(d).requires_grad_())
+                yield (
+                    "reduction",
+                    lambda f=function, s=shape, d=dtype: backward(
+                        f((torch.rand(s) - 0.5).to(d).requires_grad_())
+                    ),
                 )
 
 
 def products() -> Iterator[tuple[str, Callable[[], Any]]]:
     sizes = ((513, 511, 515), (7, 3001, 513), (33, 20_001, 17), (1001, 65, 999), (301, 40_003, 31))
     for (m, k, n), dtype in itertools.product(sizes, (torch.float32, torch.float64)):
+
         def case(m: int = m, k: int = k, n: int = n, dtype: torch.dtype = dtype) -> None:
             a = (torch.rand(m, k, dtype=dtype) - 0.5).requires_grad_()
             b = (torch.rand(n, k, dtype=dtype) - 0.5).requires_grad_()
@@ -266,6 +277,7 @@ def products() -> Iterator[tuple[str, Callable[[], Any]]]:
         yield "product", case
     for b, m, k, n in ((16, 101, 333, 77), (3, 501, 3333, 77), (64, 1, 1025, 65)):
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
+
             def batched(b: int = b, m: int = m, k: int = k, n: int = n, dtype: Any = dtype) -> None:
                 x = (torch.rand(b, m, k) - 0.5).to(dtype).requires_grad_()
                 y = (torch.rand(b, k, n) - 0.5).to(dtype).requires_grad_()
@@ -355,11 +367,17 @@ def indexing() -> Iterator[tuple[str, Callable[[], Any]]]:
     values = torch.rand(5003, 33) - 0.5
     yield "indexing", lambda: backward(table()[rows()])
     yield "indexing", lambda: backward(nn.functional.embedding(rows(), table()))
-    yield "indexing", lambda: backward(
-        nn.functional.embedding_bag(rows(), table(), torch.arange(0, 5003, 17), mode="sum")
+    yield (
+        "indexing",
+        lambda: backward(
+            nn.functional.embedding_bag(rows(), table(), torch.arange(0, 5003, 17), mode="sum")
+        ),
     )
-    yield "indexing", lambda: backward(
-        nn.functional.embedding_bag(rows(), table(), torch.arange(0, 5003, 17), mode="mean")
+    yield (
+        "indexing",
+        lambda: backward(
+            nn.functional.embedding_bag(rows(), table(), torch.arange(0, 5003, 17), mode="mean")
+        ),
     )
     yield "indexing", lambda: backward(table().index_select(0, rows()))
     yield "indexing", lambda: backward(table().gather(0, rows()[:, None].expand(-1, 33)))
@@ -367,18 +385,28 @@ def indexing() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "indexing", lambda: torch.zeros(211, 33).index_add(0, rows(), values)
     yield "indexing", lambda: torch.zeros(211, 33).index_put((rows(),), values, accumulate=True)
     yield "indexing", lambda: torch.zeros(211, 33).index_put((rows(),), values)
-    yield "indexing", lambda: torch.zeros(211).index_put(
-        (rows().repeat(20),), values.flatten()[:100_060], accumulate=True
+    yield (
+        "indexing",
+        lambda: torch.zeros(211).index_put(
+            (rows().repeat(20),), values.flatten()[:100_060], accumulate=True
+        ),
     )
-    yield "indexing", lambda: torch.zeros(211).put(
-        rows().repeat(20), values.flatten()[:100_060], accumulate=True
+    yield (
+        "indexing",
+        lambda: torch.zeros(211).put(
+            rows().repeat(20), values.flatten()[:100_060], accumulate=True
+        ),
     )
     yield "indexing", lambda: torch.zeros(211, 33).index_copy(0, rows(), values)
-    yield "indexing", lambda: torch.zeros(211, 33).scatter_add(
-        0, rows()[:, None].expand(-1, 33), values
+    yield (
+        "indexing",
+        lambda: torch.zeros(211, 33).scatter_add(0, rows()[:, None].expand(-1, 33), values),
     )
-    yield "indexing", lambda: torch.zeros(211, 33).scatter_reduce(
-        0, rows()[:, None].expand(-1, 33), values, "mean"
+    yield (
+        "indexing",
+        lambda: torch.zeros(211, 33).scatter_reduce(
+            0, rows()[:, None].expand(-1, 33), values, "mean"
+        ),
     )
     yield "indexing", lambda: torch.zeros(211, 33).index_reduce(0, rows(), values, "mean")
     yield "indexing", lambda: torch.bincount(rows(), torch.rand(5003))
@@ -395,9 +423,10 @@ def random() -> Iterator[tuple[str, Callable[[], Any]]]:
                  "geometric_", "random_"):  # fmt: skip
         given = (0.3,) if fill in ("geometric_", "bernoulli_") else ()
         for dtype in (torch.float32, torch.float64, torch.bfloat16):
-            yield "random", lambda f=fill, g=given, d=dtype: getattr(
-                torch.zeros(100_003, dtype=d), f
-            )(*g)
+            yield (
+                "random",
+                lambda f=fill, g=given, d=dtype: getattr(torch.zeros(100_003, dtype=d), f)(*g),
+            )
     yield "random", lambda: torch.randperm(100_003)
     yield "random", lambda: torch.multinomial(torch.rand(301, 1003), 3)
     yield "random", lambda: torch.bernoulli(torch.rand(100_003))
@@ -407,8 +436,14 @@ def optimizers() -> Iterator[tuple[str, Callable[[], Any]]]:
     for kind in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop,
                  torch.optim.Adagrad, torch.optim.Adamax, torch.optim.NAdam):  # fmt: skip
         for options in ({}, {"foreach": False}, {"fused": True}):
+
             def run(kind: Any = kind, options: Any = options) -> None:
-                if options.get("fused") and kind.__name__ not in ("SGD", "Adam", "AdamW", "Adagrad"):
+                if options.get("fused") and kind.__name__ not in (
+                    "SGD",
+                    "Adam",
+                    "AdamW",
+                    "Adagrad",
+                ):
                     return
                 weights = [nn.Parameter(torch.rand(331, 401)), nn.Parameter(torch.rand(50_021))]
                 extra = {"momentum": 0.9} if kind is torch.optim.SGD else {}
@@ -468,7 +503,8 @@ def main() -> None:
         "overloads": dict(sorted(mode.found.items())),
         "examples": dict(sorted(mode.examples.items())),
     }
-    given.table.write_text(json.dumps(table) + "\n")
+    # A line for each overload, so that a change can be read.
+    given.table.write_text(json.dumps(table, indent=0).replace(",\n", ", ").replace("], ", "],\n"))
     varied = sorted(name for name, row in mode.found.items() if any(row[2:]))
     print(f"{len(mode.found)} overloads, {len(varied)} varied, {failed} cases failed")
     print("\n".join(varied))
