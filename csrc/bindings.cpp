@@ -116,7 +116,6 @@ PYBIND11_MODULE(_C, m) {
     }
     if (failed) std::rethrow_exception(failed);
   });
-  m.def("has_gemm", [] { return ndp::host_libs().sgemm && ndp::host_libs().dgemm; });
   m.def("cut_product", [](int64_t batch, int64_t m, int64_t k, int64_t n) {
     const ndp::Cut cut = ndp::cut_product(batch, m, k, n);
     return py::make_tuple(cut.rows, cut.columns, cut.depth);

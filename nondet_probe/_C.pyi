@@ -1,6 +1,6 @@
 # What csrc/bindings.cpp defines. Addresses are integers (Tensor.data_ptr()).
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 def available_isas() -> list[str]: ...
 def chosen_isa() -> str: ...
@@ -22,3 +22,20 @@ def ulp_distance(
 def sum(
     variant: str, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
+
+# nondet_probe.mitigate
+def set_one_thread() -> int: ...
+def restore_threads(saved: int, /) -> None: ...
+def each_on_one_thread(workers: int, items: int, body: Callable[[int], None], /) -> None: ...
+def cut_product(batch: int, m: int, k: int, n: int, /) -> tuple[int, int, int]: ...
+def product(
+    doubles: bool,
+    sizes: tuple[int, int, int, int],
+    a: tuple[int, int, int, int],
+    b: tuple[int, int, int, int],
+    c: tuple[int, int, int, int],
+    alpha: float,
+    beta: float,
+    threads: int,
+    /,
+) -> bool: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import Any
@@ -33,7 +34,7 @@ Counts = dict[tuple[str, str], int]
 
 @dataclass
 class _Session:
-    """One set of routes, put in place and taken away; its counts go on from one time to the next."""
+    """One set of routes, put in place and taken away; its counts go on each time."""
 
     key: Key
     routes: dict[str, Route]
@@ -43,9 +44,7 @@ class _Session:
     def install(self) -> None:
         try:
             for name, route in self.routes.items():
-                self.interception.put(
-                    name, lambda original, n=name, r=route: self._made(n, r, original)
-                )
+                self.interception.put(name, partial(self._made, name, route))
         except BaseException:
             self.interception.remove()
             raise
@@ -195,8 +194,8 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         notes = []
         if self._key[0] > Guarantee.NONE and has_compiled_code():
             notes.append("code under torch.compile runs kernels of its own, which are untouched")
-        for other in sorted(self._others - {str(self._key[0])}):
-            notes.append(f"an inner reproducible({other!r}) ruled in between")
+        others = sorted(self._others - {str(self._key[0])})
+        notes += [f"an inner reproducible({other!r}) ruled in between" for other in others]
         if self._key[0] > Guarantee.RUN_TO_RUN and not measured.covers_running_torch():
             known = ", ".join(measured.versions())
             notes.append(f"the overloads were measured on torch {known}, not {torch.__version__}")

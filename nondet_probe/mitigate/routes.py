@@ -57,23 +57,23 @@ _RACES = {
 _ADDING = {
     f"aten::{name}"
     for name in (
-        "_cdist_backward", "_embedding_bag", "_embedding_bag_dense_backward", "_log_softmax",
-        "_log_softmax_backward_data", "_scaled_dot_product_flash_attention_for_cpu",
+        "_cdist_backward", "_embedding_bag", "_embedding_bag_dense_backward", "_fused_rms_norm",
+        "_fused_rms_norm_backward", "_log_softmax", "_log_softmax_backward_data",
+        "_native_batch_norm_legit", "_scaled_dot_product_flash_attention_for_cpu",
         "_scaled_dot_product_flash_attention_for_cpu_backward", "_softmax",
-        "_softmax_backward_data", "addbmm", "addmv", "addr", "avg_pool2d", "bincount",
-        "binary_cross_entropy", "convolution", "cumsum", "cumprod", "dot", "embedding_dense_backward",
+        "_softmax_backward_data", "addbmm", "addmv", "addr", "avg_pool2d", "binary_cross_entropy",
+        "bincount", "convolution", "cumprod", "cumsum", "dot", "embedding_dense_backward",
         "grid_sampler_2d_backward", "histc", "index_add", "index_reduce", "kl_div",
-        "linalg_vector_norm", "logcumsumexp", "logsumexp", "mean", "mv", "mse_loss", "nansum",
+        "linalg_vector_norm", "logcumsumexp", "logsumexp", "mean", "mse_loss", "mv", "nansum",
         "native_batch_norm", "native_batch_norm_backward", "native_group_norm",
         "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward",
         "nll_loss_backward", "nll_loss_forward", "norm", "prod", "scatter_add", "scatter_reduce",
         "segment_reduce", "std", "std_mean", "sum", "trace", "var", "var_mean", "vdot",
-        "_native_batch_norm_legit", "_fused_rms_norm", "_fused_rms_norm_backward",
     )
 }  # fmt: skip
 
 
-_CONVOLUTIONS = {
+_CONVOLUTIONS: dict[str, Callable[..., Any]] = {
     "aten::convolution": convolution,
     "aten::convolution_backward": convolution_backward,
 }
@@ -81,10 +81,11 @@ _CONVOLUTIONS = {
 _NO_ARITHMETIC = {
     f"aten::{name}"
     for name in (
-        "_convolution", "_slow_conv2d_forward", "_slow_conv2d_backward", "_local_scalar_dense", "_reshape_copy", "_to_copy", "_unsafe_view", "arange",
-        "as_strided", "empty_like", "equal", "fill", "full_like", "is_same_size", "item",
-        "mkldnn_convolution", "nonzero", "ones_like", "requires_grad", "resize", "set",
-        "new_empty", "new_empty_strided", "zero", "zeros_like", "copy", "set_data", "isfinite", "isnan", "all", "any", "eye",
+        "_convolution", "_local_scalar_dense", "_reshape_copy", "_slow_conv2d_backward",
+        "_slow_conv2d_forward", "_to_copy", "_unsafe_view", "all", "any", "arange", "as_strided",
+        "copy", "empty_like", "equal", "eye", "fill", "full_like", "is_same_size", "isfinite",
+        "isnan", "item", "mkldnn_convolution", "new_empty", "new_empty_strided", "nonzero",
+        "ones_like", "requires_grad", "resize", "set", "set_data", "zero", "zeros_like",
     )
 }  # fmt: skip
 

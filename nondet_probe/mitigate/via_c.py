@@ -1,4 +1,4 @@
-"""Threads and matrix products in `nondet_probe._C`; the only module in `mitigate` that imports it."""
+"""Threads and products in `nondet_probe._C`; the only module in `mitigate` that imports it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from nondet_probe import _C
 from nondet_probe.errors import UsageError
 
 __all__ = ["each_on_one_thread", "on_one_thread", "product", "require_threads"]
-
-HAS_GEMM = _C.has_gemm()
 
 
 def require_threads() -> None:
@@ -56,10 +54,15 @@ def product(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1.0, beta: float = 0
     return _C.product(
         a.dtype is torch.float64,
         (batch, m, k, b.shape[2]),
-        (a.data_ptr(), *a.stride()),
-        (b.data_ptr(), *b.stride()),
-        (c.data_ptr(), *c.stride()),
+        _located(a),
+        _located(b),
+        _located(c),
         alpha,
         beta,
         torch.get_num_threads(),
     )
+
+
+def _located(x: Tensor) -> tuple[int, int, int, int]:
+    batch, row, column = x.stride()
+    return x.data_ptr(), batch, row, column

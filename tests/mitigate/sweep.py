@@ -233,11 +233,12 @@ def reductions() -> Iterator[tuple[str, Callable[[], Any]]]:
         lambda x: torch.linalg.vector_norm(x, 1), lambda x: torch.linalg.vector_norm(x, 3),
         *(
             lambda x, f=f, d=d: f(x, dim=d)
-            for f in (torch.sum, torch.mean, torch.var, torch.logsumexp, torch.softmax, torch.cumsum,
-                      torch.log_softmax, torch.prod, torch.cumprod, torch.amax)
+            for f in (torch.sum, torch.mean, torch.var, torch.logsumexp, torch.softmax,
+                      torch.cumsum, torch.log_softmax, torch.prod, torch.cumprod, torch.amax)
             for d in (0, -1)
         ),
-        lambda x: torch.linalg.vector_norm(x, 2, dim=0), lambda x: x.flatten(1)[:500].cov() if x.ndim > 1 else x.cov(),
+        lambda x: torch.linalg.vector_norm(x, 2, dim=0),
+        lambda x: x.flatten(1)[:500].cov() if x.ndim > 1 else x.cov(),
         lambda x: torch.logcumsumexp(x, 0),
         lambda x: nn.functional.mse_loss(x, x.detach() * 0.3),
         lambda x: nn.functional.l1_loss(x, x.detach() * 0.3),

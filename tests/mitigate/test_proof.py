@@ -1,4 +1,4 @@
-"""Training ends with the same bits on 1, 2, 3 and 4 threads, and without `reproducible` it does not.
+"""Training ends with the same bits on 1 to 4 threads, and without `reproducible` it does not.
 
 Every count in a fresh process: what a process has computed before can decide how it goes on. The
 count is asserted before and after every step (runs.py).

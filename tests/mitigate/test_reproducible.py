@@ -145,21 +145,31 @@ def test_the_weakest_variant_that_is_enough(guarantee: str, variant: str) -> Non
     assert run.report().weaker == ({"aten::mm": "launch_invariant"} if stronger else {})
 
 
+def matrix(rows: int, columns: int) -> torch.Tensor:
+    return odd(rows * columns).view(rows, columns)
+
+
+def stack(count: int, rows: int, columns: int) -> torch.Tensor:
+    return odd(count * rows * columns).view(count, rows, columns)
+
+
 CALLS = {
     "silu": lambda: silu(odd()),
     "gelu": lambda: torch.nn.functional.gelu(odd(), approximate="tanh"),
-    "mm": lambda: odd(301 * 1003).view(301, 1003) @ odd(1003 * 57).view(57, 1003).T,
-    "mm, long": lambda: odd(33 * 20_001).view(33, -1) @ odd(20_001 * 17).view(-1, 17),
-    "mm, float64": lambda: odd(477 * 107).view(477, 107).double() @ odd(107 * 72).view(72, 107).double().T,
-    "addmm": lambda: torch.addmm(odd(57), odd(301 * 103).view(301, 103), odd(103 * 57).view(103, 57), beta=0.5, alpha=2),
-    "bmm": lambda: odd(14 * 126 * 2).view(2, 14, 126).mT @ odd(14 * 109 * 2).view(2, 14, 109),
-    "baddbmm": lambda: torch.baddbmm(odd(31), odd(3 * 17 * 5003).view(3, 17, -1), odd(3 * 5003 * 31).view(3, -1, 31)),
-    "bfloat16": lambda: odd(301 * 1003).view(301, 1003).bfloat16() @ odd(1003 * 57).view(1003, 57).bfloat16(),
+    "mm": lambda: matrix(301, 1003) @ matrix(57, 1003).T,
+    "mm, long": lambda: matrix(33, 20_001) @ matrix(20_001, 17),
+    "mm, float64": lambda: matrix(477, 107).double() @ matrix(72, 107).double().T,
+    "addmm": lambda: torch.addmm(odd(57), matrix(301, 103), matrix(103, 57), beta=0.5, alpha=2),
+    "bmm": lambda: stack(2, 14, 126).mT @ stack(2, 14, 109),
+    "baddbmm": lambda: torch.baddbmm(odd(31), stack(3, 17, 5003), stack(3, 5003, 31)),
+    "bfloat16": lambda: matrix(301, 1003).bfloat16() @ matrix(1003, 57).bfloat16(),
     "dot": lambda: torch.dot(odd(), odd() + 1),
-    "sum of columns": lambda: odd(517 * 1031).view(517, 1031).sum(0),
-    "softmax": lambda: odd(301 * 1003).view(301, 1003).softmax(0),
-    "convolution": lambda: torch.conv2d(odd(9 * 18 * 37 * 35).view(9, 18, 37, 35), odd(31 * 18 * 9).view(31, 18, 3, 3)),
-}  # fmt: skip
+    "sum of columns": lambda: matrix(517, 1031).sum(0),
+    "softmax": lambda: matrix(301, 1003).softmax(0),
+    "convolution": lambda: torch.conv2d(
+        odd(9 * 18 * 37 * 35).view(9, 18, 37, 35), odd(31 * 18 * 9).view(31, 18, 3, 3)
+    ),
+}
 
 
 @pytest.mark.parametrize("name", CALLS)
