@@ -1,11 +1,11 @@
-# make demo | test | check | bench; the first call makes .venv, later ones rebuild what changed.
+# make demo | test | check | bench | sanitize | torture; the first call makes .venv, later ones rebuild what changed.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*) setup.py pyproject.toml
 
-.PHONY: demo test check lint types format bench build clean
+.PHONY: demo test check lint types format bench sanitize torture build clean
 
 build: $(VENV)/built
 
@@ -46,6 +46,15 @@ format: build
 # Quiet machine, some minutes; rows go to benchmarks/results/*.csv.
 bench: build
 	$(BIN)/python -m pytest benchmarks --benchmark-enable
+
+# The kernels' tests on sanitized builds; torch's own threads and pool are not ours to judge.
+sanitize: build
+	PYTHON=$(BIN)/python CXX=$(CXX) tests/sanitizers/run.sh
+
+# The grid of which `make test` takes a covering sample; the result is a line of tests/ops/torture.csv.
+MINUTES ?= 30
+torture: build
+	$(BIN)/python tests/ops/torture.py --minutes $(MINUTES)
 
 clean:
 	rm -rf build $(VENV) nondet_probe/_C*.so *.egg-info

@@ -4,6 +4,8 @@ A file `csrc/<stem>_isa.cpp` is compiled once for every ISA level of the target 
 into a namespace of its own (`NDP_ISA`); every other `csrc/*.cpp` is compiled once. Which level runs
 is decided at run time (`csrc/isa.hpp`). Nothing is recompiled unless its source, a header it
 includes, or its command line changed.
+
+NONDET_PROBE_SANITIZE=address,undefined (or thread) builds for the sanitizers: see `make sanitize`.
 """
 
 from __future__ import annotations
@@ -41,16 +43,31 @@ BASE_FLAGS = [
 X86_FLAGS = {
     "portable": [],
     "sse2": ["-msse2"],
-    "avx2": ["-mavx2", "-mf16c"],
+    # Nothing is fused but what says so: -ffp-contract=off stands above.
+    "avx2": ["-mavx2", "-mf16c", "-mfma"],
     "avx512": [
         "-mavx512f",
         "-mavx512dq",
         "-mavx512bw",
         "-mavx512vl",
         "-mf16c",
+        "-mfma",
         "-mprefer-vector-width=512",
     ],
 }
+
+
+SANITIZE = os.environ.get("NONDET_PROBE_SANITIZE", "")
+
+
+def sanitizer_flags() -> list[str]:
+    """What a sanitized build adds to every command, compiling and linking."""
+    if not SANITIZE:
+        return []
+    # ThreadSanitizer takes the barriers of an OpenMP that it did not instrument for races.
+    own_threads = ["-DNDP_OWN_THREADS=1"] if SANITIZE == "thread" else []
+    at_once = ["-fno-sanitize-recover=undefined", "-g", "-O1"]
+    return [f"-fsanitize={SANITIZE}", *at_once, "-DNDP_SANITIZED=1", *own_threads]
 
 
 def isa_flags() -> dict[str, list[str]]:
@@ -72,6 +89,8 @@ class BuildExt(build_ext):
         print(f"nondet_probe._C: compiler: {version}")
         print(f"nondet_probe._C: ISA levels: {', '.join(levels)} (chosen at run time)")
         print("nondet_probe._C: CUDA: no (this version has no CUDA sources)")
+        if SANITIZE:
+            print(f"nondet_probe._C: sanitizers: {SANITIZE}")
         sys.stdout.flush()
 
         includes = [
@@ -80,7 +99,8 @@ class BuildExt(build_ext):
             f"-I{sysconfig.get_paths()['include']}",
         ]
         # Not build_temp: pip makes a new one each time, and everything would be compiled anew.
-        out = Path("build") / f"objects-{sys.implementation.cache_tag}-{platform.machine()}"
+        kind = f"-{SANITIZE}" if SANITIZE else ""
+        out = Path("build") / f"objects-{sys.implementation.cache_tag}-{platform.machine()}{kind}"
         out.mkdir(parents=True, exist_ok=True)
 
         jobs: list[tuple[list[str], Path]] = []
@@ -90,7 +110,7 @@ class BuildExt(build_ext):
                 name = f"{source.stem}.{isa}" if isa else source.stem
                 define = [f"-DNDP_ISA={isa}"] if isa else levels_defines(levels)
                 target = out / f"{name}.o"
-                command = [*compiler, *BASE_FLAGS, *flags, *define, *includes]
+                command = [*compiler, *BASE_FLAGS, *sanitizer_flags(), *flags, *define, *includes]
                 jobs.append(([*command, "-MMD", "-c", str(source), "-o", str(target)], target))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             compiled = list(pool.map(lambda job: compile_if_stale(*job), jobs))
@@ -100,7 +120,7 @@ class BuildExt(build_ext):
         module.parent.mkdir(parents=True, exist_ok=True)
         if any(compiled) or not module.exists():
             # Hidden symbols and -Bsymbolic keep the ISA levels' inline functions to ourselves.
-            link = [*compiler, "-shared", "-pthread", "-Wl,-Bsymbolic"]
+            link = [*compiler, "-shared", "-pthread", *sanitizer_flags(), "-Wl,-Bsymbolic"]
             # dlsym: in glibc itself since 2.34, before that in a library of its own.
             run([*link, *(str(target) for _, target in jobs), "-ldl", "-o", str(module)])
 

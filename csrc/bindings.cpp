@@ -5,17 +5,32 @@
 
 #include <atomic>
 #include <cstring>
+#include <numeric>
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <vector>
 
+#include "bincount.hpp"
 #include "compare.hpp"
+#include "cumsum.hpp"
 #include "digest.hpp"
+#include "dot.hpp"
+#include "embedding.hpp"
+#include "histogram.hpp"
 #include "host_libs.hpp"
 #include "isa.hpp"
+#include "matmul.hpp"
+#include "norm.hpp"
 #include "parallel.hpp"
+#include "scatter.hpp"
+#include "segment_sum.hpp"
 #include "slices.hpp"
 #include "sum.hpp"
+#include "var.hpp"
+#ifdef NDP_SANITIZED
+#include "planted.hpp"
+#endif
 
 namespace py = pybind11;
 
@@ -54,6 +69,10 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("thread_pool", [] { return std::string(ndp::thread_pool()); });
 
+#ifdef NDP_SANITIZED
+  m.def("planted", &ndp::planted);
+#endif
+
   // nondet_probe.bits: addresses of contiguous arrays of `dtype` (csrc/dtypes.hpp).
   m.def("bytes_equal", [](uintptr_t a, uintptr_t b, int64_t bytes) {
     const Released released(bytes);
@@ -85,11 +104,154 @@ PYBIND11_MODULE(_C, m) {
   });
 
   // nondet_probe.ops: x is contiguous, `result` takes one element of its dtype.
-  m.def("sum", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
-                  const std::string& isa, uintptr_t result) {
+  m.def("sum", [](const std::string& variant, bool mean, int dtype, uintptr_t x, int64_t n,
+                  int threads, const std::string& isa, uintptr_t result) {
     const Released released(n);
-    ndp::sum(static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), at(x), n, threads, isa,
-             at(result));
+    ndp::sum({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x), n,
+             isa, at(result));
+  });
+  // strides: in elements; `results` is contiguous.
+  m.def("sum_over", [](const std::string& variant, bool mean, int dtype, uintptr_t x,
+                       const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
+                       const std::vector<bool>& reduced, int threads, const std::string& isa,
+                       uintptr_t results) {
+    int64_t elements = 1;
+    for (int64_t count : shape) elements *= count;
+    const Released released(elements);
+    ndp::sum_over({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x),
+                  {shape, strides}, reduced, isa, at(results));
+  });
+
+  // matmul: any strides, in elements; `result` takes a contiguous batch + (m, n).
+  m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
+                     uintptr_t result, const std::vector<int64_t>& batch,
+                     const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides,
+                     const std::tuple<int64_t, int64_t, int64_t>& sizes,
+                     const std::tuple<int64_t, int64_t>& a_strides,
+                     const std::tuple<int64_t, int64_t>& b_strides, int threads,
+                     const std::string& isa) {
+    const auto [rows, columns, terms] = sizes;
+    const ndp::Matmul job{static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch,
+                          a_batch_strides, b_batch_strides, rows, columns, terms,
+                          std::get<0>(a_strides), std::get<1>(a_strides), std::get<0>(b_strides),
+                          std::get<1>(b_strides)};
+    const Released released(rows * columns * terms);
+    ndp::matmul(job, ndp::matmul_variant(variant), threads, isa);
+  });
+
+  // scatter: out holds the initial values. Both give the position of the first bad index, or -1.
+  m.def("scatter", [](const std::string& variant, int dtype, uintptr_t out, uintptr_t index,
+                      uintptr_t source, int64_t n, int64_t columns, int64_t destinations,
+                      int threads, const std::string& isa, bool wrap, bool strict) {
+    const Released released((n + destinations) * columns);
+    return ndp::scatter(ndp::scatter_variant(variant),
+                        {static_cast<ndp::Dtype>(dtype), at(out), at<int64_t>(index), at(source), n,
+                         columns, destinations, wrap, strict},
+                        threads, isa);
+  });
+  m.def("check_indices", [](uintptr_t index, int64_t n, int64_t low, int64_t high,
+                            uintptr_t wrapped) {
+    const Released released(n);
+    return ndp::check_indices(at<int64_t>(index), n, low, high, at<int64_t>(wrapped));
+  });
+
+  // dot and norm: a, b and x are contiguous.
+  m.def("dot", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b, int64_t n,
+                  int threads, const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::dot(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("dot", variant), false, at(a), at(b),
+             n, threads, isa, at(result));
+  });
+  m.def("norm", [](const std::string& variant, int dtype, uintptr_t x, int64_t n, int threads,
+                   const std::string& isa, uintptr_t result) {
+    const Released released(n);
+    ndp::norm(static_cast<ndp::Dtype>(dtype), ndp::dot_variant("norm", variant), at(x), n, threads,
+              isa, at(result));
+  });
+
+  // var: x holds `rows` rows of n elements, contiguous; `var` and `mean` take one element a row.
+  m.def("var_mean", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                       int64_t correction, int threads, const std::string& isa, uintptr_t var,
+                       uintptr_t mean) {
+    const Released released(rows * n);
+    ndp::var_mean(static_cast<ndp::Dtype>(dtype), ndp::var_variant(variant), at(x), rows, n,
+                  correction, threads, isa, at(var), at(mean));
+  });
+
+  // cumsum: x and `sums` hold `rows` rows of n elements, contiguous, and do not overlap.
+  m.def("cumsum", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                     int threads, const std::string& isa, uintptr_t sums) {
+    const Released released(rows * n);
+    ndp::cumsum(static_cast<ndp::Dtype>(dtype), ndp::cumsum_variant(variant), at(x), rows, n,
+                threads, isa, at(sums));
+  });
+
+  // segment_sum: data [rows, columns] and sizes, int64, contiguous: [segments] lengths, or offsets,
+  // one more.
+  m.def("segment_sum", [](const std::string& variant, int dtype, uintptr_t data, int64_t rows,
+                          int64_t columns, uintptr_t sizes, int64_t segments, bool are_offsets,
+                          int threads, const std::string& isa, uintptr_t result) {
+    const Released released(rows * columns + segments);
+    const int64_t* offsets = at<int64_t>(sizes);
+    std::vector<int64_t> sums;
+    if (!are_offsets) {
+      sums.resize(segments + 1);
+      std::partial_sum(offsets, offsets + segments, sums.begin() + 1);
+      offsets = sums.data();
+    }
+    ndp::segment_sum(
+        ndp::segment_variant(variant),
+        {static_cast<ndp::Dtype>(dtype), at(data), rows, columns, offsets, segments}, threads, isa,
+        at(result));
+  });
+  // bincount, embedding: all contiguous; counts of indices that have been checked.
+  m.def("count", [](uintptr_t index, int64_t n, int64_t bins, int threads, uintptr_t counts) {
+    const Released released(n + bins);
+    ndp::count(at<int64_t>(index), n, bins, threads, at<int64_t>(counts));
+  });
+  m.def("widen", [](int dtype, uintptr_t x, int64_t n, uintptr_t wide) {
+    const Released released(n);
+    ndp::widen(static_cast<ndp::Dtype>(dtype), at(x), n, at<double>(wide));
+  });
+  m.def("divide_rows", [](int dtype, uintptr_t table, uintptr_t counts, int64_t rows,
+                          int64_t columns) {
+    const Released released(rows * columns);
+    ndp::divide_rows(static_cast<ndp::Dtype>(dtype), at(table), at<int64_t>(counts), rows, columns);
+  });
+
+  // histogram: edges are bins + 1; `index` takes one number an element, `bins` for those outside.
+  m.def("range_of", [](int dtype, uintptr_t x, int64_t n) {
+    const Released released(n);
+    const ndp::Range range = ndp::range_of(static_cast<ndp::Dtype>(dtype), at(x), n);
+    return std::pair(range.low, range.high);
+  });
+  m.def("bin_edges", [](int dtype, double low, double high, int64_t bins, uintptr_t edges) {
+    ndp::bin_edges(static_cast<ndp::Dtype>(dtype), {low, high}, bins, at(edges));
+  });
+  m.def("falling_edge", [](int dtype, uintptr_t edges, int64_t n) {
+    return ndp::falling_edge(static_cast<ndp::Dtype>(dtype), at(edges), n);
+  });
+  m.def("find_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                        int64_t n, int threads, uintptr_t index) {
+    const Released released(n);
+    ndp::find_bins({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n, threads,
+                   at<int64_t>(index));
+  });
+  m.def("count_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                         int64_t n, int threads, uintptr_t counts, uintptr_t hist) {
+    const Released released(n);
+    ndp::count_bins({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n, threads,
+                    at<int64_t>(counts), at(hist));
+  });
+  m.def("normalise", [](int dtype, uintptr_t edges, int64_t bins, uintptr_t hist) {
+    ndp::normalise({static_cast<ndp::Dtype>(dtype), at(edges), bins, false}, at(hist));
+  });
+  m.def("bin_sums", [](int dtype, uintptr_t index, uintptr_t weights, int64_t n, int64_t bins,
+                       uintptr_t digits, uintptr_t specials) {
+    const Released released(n);
+    ndp::bin_sums(static_cast<ndp::Dtype>(dtype), at<int64_t>(index), at(weights), n, bins,
+                  at<int64_t>(digits), at<uint8_t>(specials));
   });
 
   // nondet_probe.mitigate: torch's own kernels under threads that we set.

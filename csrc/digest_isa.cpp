@@ -32,7 +32,14 @@ struct Vector {
   static Reg high(Reg words) { return _mm512_srli_epi64(words, 32); }
   static Reg product(Reg a, Reg b) { return _mm512_mul_epu32(a, b); }
   static Reg add(Reg a, Reg b) { return _mm512_add_epi64(a, b); }
-  static uint64_t total(Reg sum) { return _mm512_reduce_add_epi64(sum); }
+  // Not _mm512_reduce_add_epi64: in gcc's header that adds signed numbers, which must not wrap.
+  static uint64_t total(Reg sum) {
+    const __m256i four =
+        _mm256_add_epi64(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64(sum, 1));
+    const __m128i two =
+        _mm_add_epi64(_mm256_castsi256_si128(four), _mm256_extracti128_si256(four, 1));
+    return _mm_cvtsi128_si64(_mm_add_epi64(two, _mm_unpackhi_epi64(two, two)));
+  }
 };
 #elif NDP_VECTOR_BYTES == 32
 struct Vector {

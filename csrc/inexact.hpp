@@ -13,6 +13,8 @@
 #include <cfenv>
 #endif
 
+#include "float_mode.hpp"
+
 namespace ndp {
 
 static inline void clear_inexact() {
@@ -31,6 +33,20 @@ static inline bool inexact_after(const void* memory) {
 #else
   return std::fetestexcept(FE_INEXACT) != 0;
 #endif
+}
+
+// Emulators that do not keep the inexact flag (valgrind is one) must not be trusted with it.
+static inline bool inexact_is_kept() {
+  static const bool kept = [] {
+    const DefaultFloatMode mode;
+    volatile double one = 1.0, tiny = 0x1p-60, sum;
+    clear_inexact();
+    sum = one + one;
+    const bool quiet = !inexact_after(const_cast<double*>(&sum));
+    sum = one + tiny;
+    return quiet && inexact_after(const_cast<double*>(&sum));
+  }();
+  return kept;
 }
 
 }  // namespace ndp

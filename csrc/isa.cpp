@@ -15,11 +15,14 @@ bool can_run(Isa isa) {
     case Isa::sse2:
       return __builtin_cpu_supports("sse2");
     case Isa::avx2:
-      // F16C came before AVX2 on every processor that has it, but it is a flag of its own.
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
+      // F16C and FMA came before AVX2 or with it on nearly every processor, but have flags of
+      // their own.
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") &&
+             __builtin_cpu_supports("fma");
     case Isa::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("f16c") && __builtin_cpu_supports("fma");
 #endif
     default:
       return false;

@@ -1,64 +1,40 @@
-// Which kernel runs, on how many threads, and how their results come together.
+// The variants of `sum` on one sequence of elements, and how their results come together.
 #include "sum.hpp"
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
-#include <cmath>
 #include <stdexcept>
 #include <thread>
-#include <vector>
 
-#include "float_mode.hpp"
 #include "inexact.hpp"
-#include "isa.hpp"
 #include "levels.hpp"
-#include "parallel.hpp"
+#include "sum_job.hpp"
 
 namespace ndp {
 
-#define NDP_DECLARE(level)             \
-  namespace level {                    \
-  SumKernels sum_kernels(Dtype dtype); \
+#define NDP_DECLARE(level)                       \
+  namespace level {                              \
+  SumKernels sum_kernels(Dtype dtype);           \
+  BaselineKernels baseline_kernels(Dtype dtype); \
+  ColumnKernels column_kernels(Dtype dtype);     \
   }
 NDP_EACH_LEVEL(NDP_DECLARE)
 #undef NDP_DECLARE
 
-namespace {
-
-// What a worker of `atomic` adds at a time, less than a chunk, and the least it is started for.
-constexpr int64_t kAtomicBlock = 1024;
-static_assert(kAtomicBlock <= kSumChunk);
-constexpr int64_t kAtomicBlocksPerWorker = 16;
-
-struct Job {
-  Dtype dtype;
-  SumKernels kernels;
-  const char* x;
-  int64_t n;
-  int threads;
-
-  int64_t bytes() const { return element_bytes(dtype); }
-  const void* at(int64_t element) const { return x + element * bytes(); }
-  int64_t piece() const { return kPieceBytes / bytes(); }
-  int workers(int64_t tasks) const {
-    return static_cast<int>(std::clamp<int64_t>(tasks, 1, threads));
-  }
-};
-
-SumKernels kernels_of(Isa isa, Dtype dtype) {
+AllSumKernels all_sum_kernels(Isa isa, Dtype dtype) {
   switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::sum_kernels(dtype);
+#define NDP_CASE(level)                                                 \
+  case Isa::level:                                                      \
+    return {level::sum_kernels(dtype), level::baseline_kernels(dtype), \
+            level::column_kernels(dtype)};
     NDP_EACH_LEVEL(NDP_CASE)
 #undef NDP_CASE
     default:
-      return portable::sum_kernels(dtype);
+      return {portable::sum_kernels(dtype), portable::baseline_kernels(dtype),
+              portable::column_kernels(dtype)};
   }
 }
 
-const Format& format_of(Dtype dtype) {
+const Format& sum_format(Dtype dtype) {
   switch (dtype) {
     case Dtype::float64:
       return kFormat64;
@@ -73,57 +49,61 @@ const Format& format_of(Dtype dtype) {
   }
 }
 
-// body(worker, first, count) for every piece of [0, n); workers take pieces as they come free.
-// Pieces are whole numbers of chunks and blocks, so that none ends early but the last.
-template <class Body>
-void each_piece(const Job& job, int workers, const Body& body) {
-  static_assert(kPieceBytes / 8 % (kRuns * kSumChunk) == 0);
-  static_assert(kPieceBytes / 8 % kExactBlock == 0 && kPieceBytes / 8 % kBinnedBlock == 0);
-  const int64_t piece = job.piece();
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int worker) {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
-      if (first >= job.n) return;
-      body(worker, first, std::min(piece, job.n - first));
-    }
-  });
-}
-
 bool all_negative_zero(const Job& job) {
-  const uint64_t zero = format_of(job.dtype).sign;
-  for (int64_t i = 0; i < job.n; ++i) {
-    uint64_t bits = 0;
-    std::memcpy(&bits, job.at(i), job.bytes());  // little-endian, like all that is built for
-    if (bits != zero) return false;
+  const int64_t bytes = job.bytes();
+  const int64_t piece = std::min<int64_t>(job.n, kSumLanes);  // mostly the first element decides
+  const auto buffer = job.buffer(piece);
+  for (int64_t first = 0; first < job.n; first += piece) {
+    const int64_t count = std::min(piece, job.n - first);
+    const char* x = static_cast<const char*>(job.read(first, count, buffer.get()));
+    for (int64_t i = 0; i < count; ++i) {
+      uint64_t bits = 0;
+      std::memcpy(&bits, x + i * bytes, bytes);  // little-endian, like all that is built for
+      if (bits != job.format->sign) return false;
+    }
   }
   return job.n > 0;
 }
 
-uint64_t rounded(const Job& job, Superacc& acc) {
-  const Format& format = format_of(job.dtype);
-  const uint64_t bits = round_to(acc, format, false);
+uint64_t finish(const Job& job, Superacc& acc) {
+  const Format& format = *job.format;
+  const Specials& specials = acc.specials;
+  const bool finite = !specials.nan && !specials.positive_infinity && !specials.negative_infinity;
+  const uint64_t bits = job.task.mean && finite ? round_quotient(acc, job.n, format, false)
+                                                : round_to(acc, format, false);
   return bits == 0 && all_negative_zero(job) ? format.sign : bits;
 }
 
-// A plain floating-point result, brought to the input's format by the same rounding.
-uint64_t rounded(const Job& job, double result) {
+uint64_t finish(const Job& job, double high, double low) {
+  const double sum = high + low;
+  const bool one_rounding = low == 0 || job.format->precision == kFormat64.precision;
+  if (!job.task.mean && one_rounding) {
+    const uint64_t bits = round_double(sum, *job.format);
+    return bits == 0 && all_negative_zero(job) ? job.format->sign : bits;
+  }
   Superacc acc;
   clear(acc);
-  make_room(acc, 1);
-  deposit(acc, result);
-  return round_to(acc, format_of(job.dtype), job.n > 0 && std::signbit(result));
+  make_room(acc, 2);
+  deposit(acc, high);
+  deposit(acc, low);
+  return finish(job, acc);
 }
+
+namespace {
+
+// The least that a worker of `atomic` is started for.
+constexpr int64_t kAtomicBlocksPerWorker = 16;
 
 template <class Partial>
 uint64_t sum_atomic(const Job& job) {
   const int64_t blocks = (job.n + kAtomicBlock - 1) / kAtomicBlock;
-  const int workers = job.workers(blocks / kAtomicBlocksPerWorker);
+  const int workers = static_cast<int>(
+      std::clamp<int64_t>(blocks / kAtomicBlocksPerWorker, 1, job.most_workers));
   alignas(std::atomic_ref<Partial>::required_alignment) Partial total = -Partial{0};
   std::atomic<int> waiting{workers};
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
+    const auto buffer = job.buffer(kAtomicBlock);
     // Start together, as the blocks of a GPU do: else the first could be done before the last came.
     // Not for longer than starting a thread takes: the last may be waiting for this thread to end.
     --waiting;
@@ -135,82 +115,136 @@ uint64_t sum_atomic(const Job& job) {
     const int64_t end = blocks * (worker + 1) / workers;
     for (int64_t block = blocks * worker / workers; block < end; ++block) {
       const int64_t first = block * kAtomicBlock;
+      const int64_t count = std::min(kAtomicBlock, job.n - first);
       Partial partial;
-      job.kernels.chunks(job.at(first), std::min(kAtomicBlock, job.n - first), &partial);
+      job.kernels->rows.chunks(job.read(first, count, buffer.get()), count, &partial);
       shared.fetch_add(partial, std::memory_order_relaxed);
     }
   });
-  return rounded(job, total);
+  return finish(job, total);
+}
+
+// Every chunk's partial by `kernel`, then rounds of additions.
+template <class Partial, class Add>
+Partial sum_chunks(const Job& job, void (*kernel)(const void*, int64_t, void*), const Add& add) {
+  const int64_t chunks = (job.n + kSumChunk - 1) / kSumChunk;
+  if (chunks == 1 && job.gather == nullptr) {
+    Partial partial;
+    kernel(job.x, job.n, &partial);
+    return partial;
+  }
+  const std::unique_ptr<Partial[]> partials(new Partial[chunks]);
+  each_piece(job, job.workers(), [&](int, const void* x, int64_t first, int64_t count) {
+    kernel(x, count, &partials[first / kSumChunk]);
+  });
+  add_in_rounds(chunks, partials.get(), add);
+  return partials[0];
+}
+
+const auto plus = [](auto a, auto b) { return a + b; };
+
+// One part for each thread, whichever thread adds it up: the threads asked for decide the bits.
+template <class Partial>
+uint64_t sum_two_pass(const Job& job) {
+  const int parts = parts_of(job);
+  const std::unique_ptr<Partial[]> partials(new Partial[parts]);
+  std::atomic<int> next{0};
+  parallel_run(job.workers(), [&](int) {
+    const DefaultFloatMode mode;
+    for (int part; (part = next.fetch_add(1, std::memory_order_relaxed)) < parts;) {
+      Job of_part = job;
+      const int64_t first = part_start(job.n, part, parts);
+      of_part.n = part_start(job.n, part + 1, parts) - first;
+      of_part.most_workers = 1;
+      if (job.gather == nullptr)
+        of_part.x += first * job.bytes();
+      else
+        of_part.first += first;
+      partials[part] = sum_chunks<Partial>(of_part, job.kernels->rows.chunks, plus);
+    }
+  });
+  add_in_rounds(parts, partials.get(), plus);
+  return finish(job, partials[0]);
 }
 
 template <class Partial>
-uint64_t sum_fixed_order(const Job& job) {
-  const int64_t chunks = (job.n + kSumChunk - 1) / kSumChunk;
-  std::vector<Partial> partials(std::max<int64_t>(chunks, 1));
-  const int workers = job.workers(job.n / job.piece());
-  each_piece(job, workers, [&](int, int64_t first, int64_t count) {
-    job.kernels.chunks(job.at(first), count, &partials[first / kSumChunk]);
-  });
-  const DefaultFloatMode mode;
-  // Neighbours are added in rounds; the last of an odd number waits for the next round.
-  for (int64_t left = chunks; left > 1; left = (left + 1) / 2) {
-    for (int64_t i = 0; i < left / 2; ++i) partials[i] = partials[2 * i] + partials[2 * i + 1];
-    if (left % 2 != 0) partials[left / 2] = partials[left - 1];
-  }
-  return rounded(job, partials[0]);
+uint64_t sum_kahan(const Job& job) {
+  const auto total = sum_chunks<Compensated<Partial>>(
+      job, job.kernels->baselines.kahan_chunks,
+      [](const auto& a, const auto& b) { return add(a, b); });
+  const double high = total.sum, low = -static_cast<double>(total.lost);
+  // As additions alone leave it: infinite, NaN, or with nothing lost.
+  if (high - high != 0 || (low == 0 && !job.task.mean)) return finish(job, high);
+  return finish(job, high, low);
 }
 
 uint64_t sum_binned(const Job& job) {
-  const int workers = job.workers(job.n / job.piece());
-  const int bins = job.dtype == Dtype::float64 ? kBins64 : kBins32;
+  const int workers = job.workers();
+  const int bins = job.task.dtype == Dtype::float64 ? kBins64 : kBins32;
   std::vector<Binned> sums(workers);
   for (Binned& sum : sums) clear(sum);
-  each_piece(job, workers, [&](int worker, int64_t first, int64_t count) {
-    job.kernels.binned(job.at(first), count, sums[worker]);
+  each_piece(job, workers, [&](int worker, const void* x, int64_t, int64_t count) {
+    job.kernels->rows.binned(x, count, sums[worker]);
   });
   for (int worker = 1; worker < workers; ++worker) merge(sums[0], sums[worker], bins);
   Superacc acc;
   to_superacc(sums[0], bins, acc);
-  return rounded(job, acc);
+  return finish(job, acc);
 }
 
-// Emulators that do not keep the inexact flag (valgrind is one) must not be trusted with it.
-bool inexact_is_kept() {
-  static const bool kept = [] {
-    const DefaultFloatMode mode;
-    volatile double one = 1.0, tiny = 0x1p-60, sum;
-    clear_inexact();
-    sum = one + one;
-    const bool quiet = !inexact_after(const_cast<double*>(&sum));
-    sum = one + tiny;
-    return quiet && inexact_after(const_cast<double*>(&sum));
-  }();
-  return kept;
+void add_bins(const ExponentBins& bins, Superacc& acc) {
+  for (int biased = 0; biased < 2047; ++biased) {
+    const __int128 sum = bins.bin[biased];
+    if (sum == 0) continue;
+    make_room(acc, 1);
+    const auto magnitude = static_cast<unsigned __int128>(sum);
+    deposit_magnitude(acc, sum < 0 ? -magnitude : magnitude, (biased == 0 ? 1 : biased) - 1075,
+                      sum < 0);
+  }
 }
 
 uint64_t sum_exact(const Job& job) {
-  const int workers = job.workers(job.n / job.piece());
-  const int base_level = job.dtype != Dtype::float64 && inexact_is_kept() ? 0 : 1;
-  std::vector<ExactSum> sums(workers);
-  for (ExactSum& sum : sums) {
+  if (job.n <= kExactBlock && inexact_is_kept()) {
+    const auto buffer = job.buffer(job.n);
+    double high, low;
+    if (job.kernels->rows.exact_pair(job.read(0, job.n, buffer.get()), job.n, &high, &low))
+      return finish(job, high, low);
+  }
+  const int workers = job.workers();
+  const int base_level = job.task.dtype != Dtype::float64 && inexact_is_kept() ? 0 : 1;
+  const std::unique_ptr<ExactSum[]> sums(new ExactSum[workers]);
+  const std::unique_ptr<ExponentBins[]> bins(new ExponentBins[workers]);
+  for (int worker = 0; worker < workers; ++worker) {
+    ExactSum& sum = sums[worker];
     clear(sum.acc);
+    sum.bins = &bins[worker];
+    sum.bins_used = false;
     sum.base_level = sum.level = base_level;
     sum.since_base = sum.exponent = 0;
   }
-  each_piece(job, workers, [&](int worker, int64_t first, int64_t count) {
-    job.kernels.exact(job.at(first), count, sums[worker]);
+  each_piece(job, workers, [&](int worker, const void* x, int64_t, int64_t count) {
+    job.kernels->rows.exact(x, count, sums[worker]);
   });
-  for (int worker = 1; worker < workers; ++worker) merge(sums[0].acc, sums[worker].acc);
-  return rounded(job, sums[0].acc);
+  for (int worker = 0; worker < workers; ++worker) {
+    if (sums[worker].bins_used) add_bins(bins[worker], sums[worker].acc);
+    if (worker != 0) merge(sums[0].acc, sums[worker].acc);
+  }
+  return finish(job, sums[0].acc);
 }
 
-uint64_t sum_bits(const Job& job, SumVariant variant) {
-  const bool wide = job.dtype == Dtype::float64;
-  switch (variant) {
+template <class Partial>
+uint64_t sum_in(const Job& job) {
+  switch (job.task.variant) {
     case SumVariant::atomic:
-      return wide ? sum_atomic<double>(job) : sum_atomic<float>(job);
+      return sum_atomic<Partial>(job);
+    case SumVariant::two_pass:
+      return sum_two_pass<Partial>(job);
     case SumVariant::fixed_order:
-      return wide ? sum_fixed_order<double>(job) : sum_fixed_order<float>(job);
+      return finish(job, sum_chunks<Partial>(job, job.kernels->rows.chunks, plus));
+    case SumVariant::pairwise:
+      return finish(job, sum_chunks<Partial>(job, job.kernels->baselines.pairwise_chunks, plus));
+    case SumVariant::kahan:
+      return sum_kahan<Partial>(job);
     case SumVariant::binned:
       return sum_binned(job);
     default:
@@ -220,20 +254,29 @@ uint64_t sum_bits(const Job& job, SumVariant variant) {
 
 }  // namespace
 
+uint64_t sum_bits(const Job& job) {
+  if (job.n == 0) return nothing(job);
+  return job.task.dtype == Dtype::float64 ? sum_in<double>(job) : sum_in<float>(job);
+}
+
 SumVariant sum_variant(const std::string& name) {
   if (name == "atomic") return SumVariant::atomic;
+  if (name == "two_pass") return SumVariant::two_pass;
   if (name == "fixed_order") return SumVariant::fixed_order;
   if (name == "binned") return SumVariant::binned;
   if (name == "exact") return SumVariant::exact;
+  if (name == "kahan") return SumVariant::kahan;
+  if (name == "pairwise") return SumVariant::pairwise;
   throw std::invalid_argument("sum has no variant " + name);
 }
 
-void sum(Dtype dtype, SumVariant variant, const void* x, int64_t n, int threads,
-         const std::string& isa, void* result) {
-  format_of(dtype);
-  const Job job{dtype, kernels_of(choose_isa(isa), dtype), static_cast<const char*>(x), n, threads};
-  const uint64_t bits = sum_bits(job, variant);
-  std::memcpy(result, &bits, job.bytes());
+void sum(const SumTask& task, const void* x, int64_t n, const std::string& isa, void* result) {
+  const Format& format = sum_format(task.dtype);
+  const AllSumKernels kernels = all_sum_kernels(choose_isa(isa), task.dtype);
+  const DefaultFloatMode mode;
+  const uint64_t bits = sum_bits({task, &kernels, &format, static_cast<const char*>(x), nullptr, 0,
+                                  n, task.threads});
+  std::memcpy(result, &bits, element_bytes(task.dtype));
 }
 
 }  // namespace ndp

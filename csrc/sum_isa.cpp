@@ -136,11 +136,12 @@ void deposit_lanes(const Doubles& lanes, Superacc& acc) {
 }
 
 // Level 0. Widened to fp64, most blocks of narrower floats add up without a single rounding, and
-// the processor tells whether this one did. False: nothing was added to acc.
+// the processor tells whether this one did. False: `total` is of no use.
 template <class T>
-bool add_plainly(const Block<T>& block, Superacc& acc) {
+bool plain_total(const Block<T>& block, Doubles& total) {
   constexpr int kSums = 8;
-  Doubles sums[kSums] = {};
+  Doubles sums[kSums];
+  for (Doubles& sum : sums) sum = spread(-0.0);  // so that -0.0 alone gives -0.0
   clear_inexact();
   for_rows(block, [&](const T* row) __attribute__((always_inline)) {
 #pragma GCC unroll 64
@@ -150,10 +151,29 @@ bool add_plainly(const Block<T>& block, Superacc& acc) {
   for (int half = kSums / 2; half >= 1; half /= 2)
     for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
   if (inexact_after(sums)) return false;
+  total = sums[0];
+  return true;
+}
+
+template <class T>
+bool add_plainly(const Block<T>& block, Superacc& acc) {
+  Doubles total;
+  if (!plain_total(block, total)) return false;
   // A lane that met an infinity or a NaN is one, and deposits as one.
   make_room(acc, kDoubles);
-  deposit_lanes(sums[0], acc);
+  deposit_lanes(total, acc);
   return true;
+}
+
+// The lanes added up; false where that takes a rounding. `lanes` is read from memory.
+bool fold_exactly(const Doubles& lanes, double& total) {
+  double sum[kDoubles];
+  clear_inexact();
+  std::memcpy(sum, &lanes, sizeof sum);
+  for (int half = kDoubles / 2; half >= 1; half /= 2)
+    for (int lane = 0; lane < half; ++lane) sum[lane] += sum[lane + half];
+  total = sum[0];
+  return !inexact_after(&total);
 }
 
 // log2 of the elements that meet in one lane of a block.
@@ -164,9 +184,9 @@ constexpr int kLaneBits = std::bit_width(static_cast<unsigned>(kExactBlock / kDo
 // last bit at one unit for as long as it stays below 2^53 units. The rest goes to part i + 1.
 // All of it is exact if (a) the registers of all parts but the last never left that binade, and
 // (b) the last part left no rest. Both are checked, so that any `exponent` is safe; |x| < 2^exponent
-// for all elements implies (a). False: nothing was added to acc.
+// for all elements implies (a). False: `totals` are of no use.
 template <class T, int kParts>
-bool add_split(const Block<T>& block, int exponent, Superacc& acc) {
+bool split_totals(const Block<T>& block, int exponent, Doubles (&totals)[kParts]) {
   // The lowest unit may as well be that of fp64 itself, where nothing can be left.
   constexpr int kSpan = (kParts - 1) * (52 - kLaneBits) + 51 - kLaneBits;
   if (exponent < kSpan - 1074) exponent = kSpan - 1074;
@@ -199,37 +219,66 @@ bool add_split(const Block<T>& block, int exponent, Superacc& acc) {
   for (int lane = 0; lane < kDoubles; ++lane)
     bad |= (left_binade[lane] & 0xfff0000000000000) | (left_rest[lane] & 0x7fffffffffffffff);
   if (bad != 0) return false;
-  make_room(acc, kParts * kDoubles);
   for (int i = 0; i < kParts; ++i) {
-    Doubles total{};
-    for (auto& set : sums) total += set[i] - start[i];
-    deposit_lanes(total, acc);
+    totals[i] = Doubles{};
+    for (auto& set : sums) totals[i] += set[i] - start[i];
   }
   return true;
 }
 
 // Tries the exponent that served last, then the block's own.
 template <class T, int kParts>
-bool add_split_adapting(const Block<T>& block, ExactSum& sum) {
-  if (add_split<T, kParts>(block, sum.exponent, sum.acc)) return true;
+bool split_adapting(const Block<T>& block, int& exponent, Doubles (&totals)[kParts]) {
+  if (split_totals<T, kParts>(block, exponent, totals)) return true;
   typename Traits<T>::Bits most = 0;
   for (int run = 0; run < block.runs; ++run) {
     const auto of_run = largest(block.x + run * block.apart, block.n);
     most = of_run > most ? of_run : most;
   }
   if (most >= Traits<T>::infinity) return false;
-  const int exponent = exponent_above<T>(most);
-  if (exponent == sum.exponent) return false;
-  sum.exponent = exponent;
-  return add_split<T, kParts>(block, exponent, sum.acc);
+  const int own = exponent_above<T>(most);
+  if (own == exponent) return false;
+  exponent = own;
+  return split_totals<T, kParts>(block, exponent, totals);
 }
 
-// The last resort, for blocks wider than the splits reach and for infinities and NaNs.
+template <class T, int kParts>
+bool add_split(const Block<T>& block, ExactSum& sum) {
+  Doubles totals[kParts];
+  if (!split_adapting<T, kParts>(block, sum.exponent, totals)) return false;
+  make_room(sum.acc, kParts * kDoubles);
+  for (const Doubles& total : totals) deposit_lanes(total, sum.acc);
+  return true;
+}
+
+// The last resort, for blocks wider than the splits reach and for infinities and NaNs. With many
+// elements it pays to collect significands by exponent: one addition each, not three with shifts.
 template <class T>
-void add_one_by_one(const Block<T>& block, Superacc& acc) {
-  make_room(acc, block.n * block.runs);
-  for (int run = 0; run < block.runs; ++run)
-    for (int64_t i = 0; i < block.n; ++i) deposit(acc, value(block.x[run * block.apart + i]));
+void add_one_by_one(const Block<T>& block, ExactSum& sum) {
+  constexpr int64_t kFewElements = 4096;  // about what it costs to clear the bins and read them
+  if (block.n * block.runs <= kFewElements && !sum.bins_used) {
+    make_room(sum.acc, block.n * block.runs);
+    for (int run = 0; run < block.runs; ++run)
+      for (int64_t i = 0; i < block.n; ++i) deposit(sum.acc, value(block.x[run * block.apart + i]));
+    return;
+  }
+  if (!sum.bins_used) std::memset(sum.bins, 0, sizeof *sum.bins);
+  sum.bins_used = true;
+  for (int run = 0; run < block.runs; ++run) {
+    for (int64_t i = 0; i < block.n; ++i) {
+      const double element = value(block.x[run * block.apart + i]);
+      const uint64_t bits = __builtin_bit_cast(uint64_t, element);
+      const uint64_t biased = bits >> 52 & 0x7ff;
+      if (biased == 0x7ff) {
+        deposit(sum.acc, element);
+        continue;
+      }
+      const uint64_t hidden = uint64_t{biased != 0} << 52;
+      const int64_t significand = static_cast<int64_t>((bits & 0xfffffffffffff) | hidden);
+      const int64_t mask = static_cast<int64_t>(bits) >> 63;
+      sum.bins->bin[biased] += (significand ^ mask) - mask;
+    }
+  }
 }
 
 template <class T>
@@ -246,10 +295,14 @@ void exact_block(const Block<T>& block, ExactSum& sum) {
     }
   }
   if (sum.level == 1) {
-    if (add_split_adapting<T, 2>(block, sum)) return;
+    if (add_split<T, 2>(block, sum)) return;
     sum.level = 2;
   }
-  if (!add_split_adapting<T, 3>(block, sum)) add_one_by_one(block, sum.acc);
+  if (sum.level == 2) {
+    if (add_split<T, 3>(block, sum)) return;
+    sum.level = 3;
+  }
+  add_one_by_one(block, sum);
 }
 
 template <class T>
@@ -265,8 +318,24 @@ void exact(const void* data, int64_t n, ExactSum& sum) {
   }
 }
 
+// Of a single block nothing but its total is needed, and often two doubles hold that.
 template <class T>
-constexpr SumKernels kKernels{chunks<T>, binned<T>, exact<T>};
+bool exact_pair(const void* data, int64_t n, double* high, double* low) {
+  const Block<T> block{static_cast<const T*>(data), n, 0, 1};
+  *low = -0.0;
+  if constexpr (sizeof(T) < sizeof(double)) {
+    Doubles total;
+    if (plain_total(block, total) && fold_exactly(total, *high)) return true;
+  }
+  const auto most = largest(block.x, n);
+  if (most >= Traits<T>::infinity) return false;
+  Doubles totals[2];
+  return split_totals<T, 2>(block, exponent_above<T>(most), totals) &&
+         fold_exactly(totals[0], *high) && fold_exactly(totals[1], *low);
+}
+
+template <class T>
+constexpr SumKernels kKernels{chunks<T>, binned<T>, exact<T>, exact_pair<T>};
 
 }  // namespace
 

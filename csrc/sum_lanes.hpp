@@ -1,4 +1,4 @@
-// Vectors of one ISA level and how elements are read into them. Included by sum_isa.cpp only,
+// Vectors of one ISA level and how elements are read into them. Included by `*_isa.cpp` files only,
 // inside the namespace of the level: everything here has internal linkage. Arithmetic is on the
 // compiler's generic vectors; only widening loads differ between the levels. Functions of the standard
 // library are kept out: unlike these they would be shared between the levels

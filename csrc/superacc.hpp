@@ -134,22 +134,30 @@ NDP_HD static inline void merge(Superacc& into, Superacc& from) {
   merge(into.specials, from.specials);
 }
 
-// The bit pattern, in `format`, of the number rounded once, to nearest, ties to even.
-// NaN is always the positive quiet NaN with an empty payload. An exact zero is -0.0 only when the
-// caller says so: the digits cannot know.
-NDP_HD static inline uint64_t round_to(Superacc& acc, const Format& format, bool negative_zero) {
-  const Specials& specials = acc.specials;
-  if (specials.nan || (specials.positive_infinity && specials.negative_infinity))
-    return format.quiet_nan;
-  if (specials.positive_infinity) return format.infinity;
-  if (specials.negative_infinity) return format.infinity | format.sign;
-
+// Tidied, and without its sign, which is returned: true for a negative number.
+NDP_HD static inline bool take_sign(Superacc& acc) {
   carry(acc);
   const bool negative = acc.digit[kDigits - 1] < 0;
   if (negative) {
     for (int i = 0; i < kDigits; ++i) acc.digit[i] = -acc.digit[i];
     carry(acc);
   }
+  return negative;
+}
+
+// The bit pattern, in `format`, of the number rounded once, to nearest, ties to even.
+// NaN is always the positive quiet NaN with an empty payload. An exact zero is -0.0 only when the
+// caller says so: the digits cannot know. rest: the magnitude is larger than the digits say, by
+// less than 2^kLowestExponent.
+NDP_HD static inline uint64_t round_to(Superacc& acc, const Format& format, bool negative_zero,
+                                       bool rest = false) {
+  const Specials& specials = acc.specials;
+  if (specials.nan || (specials.positive_infinity && specials.negative_infinity))
+    return format.quiet_nan;
+  if (specials.positive_infinity) return format.infinity;
+  if (specials.negative_infinity) return format.infinity | format.sign;
+
+  const bool negative = take_sign(acc);
   int high = kDigits - 1;
   while (high >= 0 && acc.digit[high] == 0) --high;
   if (high < 0) return negative_zero ? format.sign : 0;
@@ -168,7 +176,7 @@ NDP_HD static inline uint64_t round_to(Superacc& acc, const Format& format, bool
   }
   const uint64_t significand = static_cast<uint64_t>(window >> (last & 31));
   bool half = false;
-  bool sticky = false;
+  bool sticky = rest;
   if (last > 0) {
     const int below = last - 1;
     const uint64_t digit = static_cast<uint64_t>(acc.digit[below >> 5]);
@@ -182,6 +190,62 @@ NDP_HD static inline uint64_t round_to(Superacc& acc, const Format& format, bool
   bits += half && (sticky || (significand & 1));
   if (bits > format.infinity) bits = format.infinity;
   return negative ? bits | format.sign : bits;
+}
+
+// The same of the number divided by n, 1 <= n < 2^63: one rounding of the exact quotient.
+NDP_HD static inline uint64_t round_quotient(Superacc& acc, int64_t n, const Format& format,
+                                             bool negative_zero) {
+  const bool negative = take_sign(acc);
+  const uint64_t divisor = static_cast<uint64_t>(n);
+  int high = kDigits - 1;
+  while (high > 0 && acc.digit[high] == 0) --high;
+  uint64_t rest = 0;
+  for (int i = high; i >= 0; --i) {
+    const uint64_t digit = static_cast<uint64_t>(acc.digit[i]);
+    if (divisor >> 32 == 0) {
+      const uint64_t dividend = rest << 32 | digit;
+      acc.digit[i] = static_cast<int64_t>(dividend / divisor);
+      rest = dividend % divisor;
+    } else {
+      const unsigned __int128 dividend = static_cast<unsigned __int128>(rest) << 32 | digit;
+      acc.digit[i] = static_cast<int64_t>(dividend / divisor);
+      rest = static_cast<uint64_t>(dividend % divisor);
+    }
+  }
+  // A quotient below all digits is rounded to a zero that keeps the sign.
+  bool zero = true;
+  for (int i = 0; i <= high; ++i) zero = zero && acc.digit[i] == 0;
+  if (zero && rest != 0) negative_zero = negative;
+  if (negative)
+    for (int i = 0; i <= high; ++i) acc.digit[i] = -acc.digit[i];
+  return round_to(acc, format, negative_zero, rest != 0);
+}
+
+// The bit pattern, in `format`, of x rounded once. Where the format is fp64, x itself, but for NaN.
+NDP_HD static inline uint64_t round_double(double x, const Format& format) {
+  uint64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  const uint64_t magnitude = bits & 0x7fffffffffffffff;
+  if (magnitude > kFormat64.infinity) return format.quiet_nan;
+  if (format.precision == kFormat64.precision) return bits;
+  const uint64_t sign = bits >> 63 ? format.sign : 0;
+  if (magnitude == kFormat64.infinity) return sign | format.infinity;
+  const int biased = static_cast<int>(magnitude >> 52);
+  // The value is significand times 2^exponent. fp64's subnormals are below half of anything here.
+  const uint64_t significand = (magnitude & 0xfffffffffffff) | uint64_t{biased != 0} << 52;
+  const int exponent = biased - 1075;
+  const int normal_last = exponent + 53 - format.precision;
+  const int last = normal_last > format.lowest_exponent ? normal_last : format.lowest_exponent;
+  const int shift = last - exponent;
+  if (shift > 54) return sign;
+  const uint64_t kept = significand >> shift;
+  const uint64_t lost = significand & ((uint64_t{1} << shift) - 1);
+  const uint64_t half = uint64_t{1} << (shift - 1);
+  // As in round_to: the hidden bit adds its own 1 to the exponent.
+  uint64_t result =
+      (static_cast<uint64_t>(last - format.lowest_exponent) << (format.precision - 1)) + kept;
+  result += lost > half || (lost == half && (kept & 1));
+  return sign | (result > format.infinity ? format.infinity : result);
 }
 
 }  // namespace ndp

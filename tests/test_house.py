@@ -265,10 +265,14 @@ def test_a_deterministic_conftest_is_found(tmp_path: Path) -> None:
     assert switching_conftests(tmp_path) == ["conftest.py"]
 
 
+# Ops that are one computation under several names share its stem.
+STEM_OF_OP = dict.fromkeys(["index", "index_add", "index_put", "scatter_add"], "scatter")
+
+
 def stems_of_ops() -> list[str]:
     from nondet_probe.ops import registry
 
-    return sorted(registry.ops())
+    return sorted({STEM_OF_OP.get(op, op) for op in registry.ops()})
 
 
 def missing_places(root: Path, stem: str) -> list[str]:

@@ -31,12 +31,14 @@ __all__ = [
     "hidden_from_modes",
     "is_pointwise",
     "last_sequence_number",
+    "transforms_are_on",
 ]
 
 # Without it a call that needs no gradient passes through autograd, which costs it 4 us.
 below_autograd: type[AbstractContextManager[Any]] = getattr(
     torch._C, "_AutoDispatchBelowAutograd", nullcontext
 )
+_transforms_active = getattr(torch._C, "_are_functorch_transforms_active", None)
 _current_node = getattr(torch._C, "_current_autograd_node", None)
 _disable_modes = getattr(_python_dispatch, "_disable_current_modes", None)
 _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
@@ -55,6 +57,11 @@ def current_autograd_node() -> Any | None:
 def forward_mode_is_on() -> bool:
     """Whether a dual level of forward-mode differentiation is open, or it cannot be told."""
     return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
+
+
+def transforms_are_on() -> bool:
+    """Whether a transform of torch.func (grad, vmap, ...) is at work, or it cannot be told."""
+    return _transforms_active is None or bool(_transforms_active())
 
 
 def last_sequence_number() -> int | None:

@@ -15,7 +15,7 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 SOURCES = sorted(CSRC.glob("*_isa.cpp"))
-FLAGS = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mf16c"]
+FLAGS = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mf16c", "-mfma"]
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler"),

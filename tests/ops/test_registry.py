@@ -63,7 +63,7 @@ def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(
         UnknownNameError,
         match=r"unknown variant of sum 'exakt'; did you mean 'exact'\? "
-        r"Known: atomic, binned, exact, fixed_order\.",
+        r"Known: atomic, binned, exact, fixed_order, kahan, pairwise, two_pass\.",
     ):
         registry.find("sum", "exakt")
 

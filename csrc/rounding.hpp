@@ -1,0 +1,97 @@
+// The one rounding at the end, to nearest even, of numbers that are not a superaccumulator: a few
+// words, the leading bits of a long row of digits, a quotient, a square root.
+//
+// Plain functions of internal linkage, as in superacc.hpp.
+#pragma once
+
+#include "superacc.hpp"
+
+namespace ndp {
+
+// The number (bits + something in [0, 1)) * 2^exponent; `sticky` says that the something is not 0.
+struct Leading {
+  unsigned __int128 bits;
+  int exponent;
+  bool sticky;
+};
+
+NDP_HD static inline int leading_zeros(unsigned __int128 x) {
+  const uint64_t high = static_cast<uint64_t>(x >> 64);
+  if (high != 0) return __builtin_clzll(high);
+  const uint64_t low = static_cast<uint64_t>(x);
+  return low != 0 ? 64 + __builtin_clzll(low) : 128;
+}
+
+// The bit pattern of +-x in `format`. Where x is sticky, its bits must reach at least two places
+// below those of the result. Zero keeps the sign asked for.
+NDP_HD static inline uint64_t round_leading(const Leading& x, bool negative, const Format& format) {
+  const uint64_t sign = negative ? format.sign : 0;
+  if (x.bits == 0) return sign;
+  const int top = x.exponent + 127 - leading_zeros(x.bits);
+  const int least = top - (format.precision - 1);
+  const int last = least > format.lowest_exponent ? least : format.lowest_exponent;
+  const int above = last - format.lowest_exponent;
+  if (above + 1 >= static_cast<int>(format.infinity >> (format.precision - 1)))
+    return format.infinity | sign;
+  const int drop = last - x.exponent;
+  uint64_t kept = 0;
+  bool half = false;
+  bool below = x.sticky;
+  if (drop <= 0) {
+    kept = static_cast<uint64_t>(x.bits << -drop);
+  } else if (drop <= 128) {
+    if (drop < 128) kept = static_cast<uint64_t>(x.bits >> drop);
+    const unsigned __int128 one = 1;
+    half = (x.bits >> (drop - 1) & 1) != 0;
+    below |= (x.bits & ((one << (drop - 1)) - 1)) != 0;
+  }
+  // As in round_to: a normal number's hidden bit completes the exponent, a carry raises it.
+  uint64_t bits = (static_cast<uint64_t>(above) << (format.precision - 1)) + kept;
+  bits += half && (below || (kept & 1));
+  return bits | sign;
+}
+
+// The leading 128 bits of the number sum of digit[i] * 2^(32 i + lowest), digits in [0, 2^32); all
+// bits are 0 where it is 0, else the highest is 1.
+NDP_HD static inline Leading leading(const int64_t* digit, int digits, int lowest) {
+  int high = digits - 1;
+  while (high >= 0 && digit[high] == 0) --high;
+  if (high < 0) return {0, 0, false};
+  unsigned __int128 bits = 0;
+  for (int i = high; i > high - 4; --i)
+    bits = bits << 32 | static_cast<uint64_t>(i >= 0 ? digit[i] : 0);
+  const int shift = leading_zeros(bits);
+  const uint64_t next = static_cast<uint64_t>(high >= 4 ? digit[high - 4] : 0) << shift;
+  bits = bits << shift | next >> 32;
+  bool sticky = (next & 0xffffffff) != 0;
+  for (int i = 0; i < high - 4 && !sticky; ++i) sticky = digit[i] != 0;
+  return {bits, lowest + 32 * (high - 3) - shift, sticky};
+}
+
+// x divided by the positive d. The result has at least 64 bits.
+NDP_HD static inline Leading quotient(Leading x, uint64_t d) {
+  if (x.bits == 0) return x;
+  const int shift = leading_zeros(x.bits);
+  x.bits <<= shift;
+  const unsigned __int128 whole = x.bits / d;
+  return {whole, x.exponent - shift, x.sticky || whole * d != x.bits};
+}
+
+// The square root of x, whose highest bit is 1, or 0. The result has 64 bits.
+NDP_HD static inline Leading square_root(Leading x) {
+  if (x.exponent % 2 != 0) {
+    x.sticky |= (x.bits & 1) != 0;
+    x.bits >>= 1;
+    x.exponent += 1;
+  }
+  // One bit of the root a round: rest = x - root^2, read off from the top.
+  unsigned __int128 rest = x.bits, root = 0;
+  for (unsigned __int128 bit = static_cast<unsigned __int128>(1) << 126; bit != 0; bit >>= 2) {
+    const bool fits = rest >= root + bit;
+    if (fits) rest -= root + bit;
+    root = (root >> 1) + (fits ? bit : 0);
+  }
+  return {root, x.exponent / 2, x.sticky || rest != 0};
+}
+
+}  // namespace ndp

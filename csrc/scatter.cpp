@@ -1,0 +1,239 @@
+// Which way rows are added, and on how many threads; `atomic` and `ordered`.
+#include "scatter.hpp"
+
+#include <chrono>
+#include <memory>
+#include <stdexcept>
+#include <thread>
+
+#include "isa.hpp"
+#include "levels.hpp"
+#include "scatter_parts.hpp"
+
+namespace ndp {
+
+#define NDP_DECLARE(level)                     \
+  namespace level {                            \
+  ScatterKernels scatter_kernels(Dtype dtype); \
+  }
+NDP_EACH_LEVEL(NDP_DECLARE)
+#undef NDP_DECLARE
+
+namespace {
+
+ScatterKernels kernels_of(Isa isa, Dtype dtype) {
+  switch (isa) {
+#define NDP_CASE(level) \
+  case Isa::level:      \
+    return level::scatter_kernels(dtype);
+    NDP_EACH_LEVEL(NDP_CASE)
+#undef NDP_CASE
+    default:
+      return portable::scatter_kernels(dtype);
+  }
+}
+
+// ---- atomic
+
+template <class T>
+void add_atomically(T& cell, T x) {
+  if constexpr (sizeof(T) > 2) {
+    std::atomic_ref<T>(cell).fetch_add(x, std::memory_order_relaxed);
+  } else {
+    std::atomic_ref<uint16_t> shared(cell.bits);
+    uint16_t seen = shared.load(std::memory_order_relaxed);
+    while (!shared.compare_exchange_weak(seen, rounded<T>(value(T{seen}) + value(x)).bits,
+                                         std::memory_order_relaxed)) {
+    }
+  }
+}
+
+template <class T>
+void scatter_atomic(Scattering<T>& job) {
+  const int64_t n = job.job.n, columns = job.job.columns;
+  const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
+  std::atomic<int> waiting{workers};
+  parallel_run(workers, [&](int worker) {
+    const DefaultFloatMode mode;
+    // Start together, for a moment at most: sum.cpp has the reasons.
+    --waiting;
+    const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
+    while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
+      std::this_thread::yield();
+    job.each_block(n * worker / workers, n * (worker + 1) / workers,
+                   [&](const int64_t* index, int64_t first, int64_t count) {
+                     for (int64_t i = 0; i < count; ++i) {
+                       T* row = job.out() + index[i] * columns;
+                       const T* x = job.source((first + i) * columns);
+                       for (int64_t c = 0; c < columns; ++c) add_atomically(row[c], x[c]);
+                     }
+                   });
+  });
+  make_nans_equal(job);
+}
+
+// ---- ordered
+
+// Cell by cell, in chunks whose length depends on the number of destinations alone, or in one chunk
+// if it is to be strict. Each chunk is
+// added, in order, to a table of its own, the first to the initial values; the tables are added in
+// the order of the chunks.
+template <class T>
+void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
+  using Sum = typename Element<T>::Sum;
+  const int64_t n = job.job.n, destinations = job.job.destinations;
+  const int64_t length = job.job.strict ? std::max<int64_t>(n, 1) : ordered_chunk(destinations);
+  const int64_t chunks = std::max<int64_t>((n + length - 1) / length, 1);
+  // To the table of the cells [low, high).
+  const auto add_chunk = [&](int64_t chunk, Sum* table, int64_t low, int64_t high) {
+    const bool far = (high - low) * static_cast<int64_t>(sizeof(Sum)) > kFarBytes;
+    job.each_block(chunk * length, std::min(n, (chunk + 1) * length), low, high,
+                   [&](const int64_t* index, const T* source, int64_t count) {
+                     job.kernels.add(table, index, source, count, far);
+                   });
+  };
+  const int workers = workers_for(n / kWorkerElements, job.threads);
+
+  if (workers > 1 && chunks >= workers) {
+    const std::unique_ptr<Sum[]> tables(new Sum[(chunks - 1) * destinations]);
+    each_task(chunks, workers, [&](int, int64_t chunk) {
+      Sum* table = sums;
+      if (chunk > 0) {
+        table = &tables[(chunk - 1) * destinations];
+        std::fill(table, table + destinations, -Sum{0});
+      }
+      add_chunk(chunk, table, 0, destinations);
+    });
+    constexpr int64_t kPiece = 4096;
+    const int64_t pieces = (destinations + kPiece - 1) / kPiece;
+    const int mergers = workers_for(chunks * pieces / 4, workers);
+    each_task(pieces, mergers, [&](int, int64_t piece) {
+      const int64_t first = piece * kPiece, count = std::min(kPiece, destinations - first);
+      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+        const Sum* table = &tables[(chunk - 1) * destinations + first];
+        for (int64_t i = 0; i < count; ++i) sums[first + i] += table[i];
+      }
+      round_all(sums + first, job.out() + first, count);
+    });
+    return;
+  }
+
+  // Few chunks, many destinations: each worker has a range of these, and reads all indices.
+  each_task(workers, workers, [&](int, int64_t part) {
+    const auto [low, high] = part_of(destinations, part, workers);
+    add_chunk(0, sums + low, low, high);
+    std::vector<Sum> table(chunks > 1 ? high - low : 0);
+    for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+      std::fill(table.begin(), table.end(), -Sum{0});
+      add_chunk(chunk, table.data(), low, high);
+      for (int64_t d = low; d < high; ++d) sums[d] += table[d - low];
+    }
+    round_all(sums + low, job.out() + low, high - low);
+  });
+}
+
+// Whole rows, in order: each worker has columns of its own, or destinations where the rows are short.
+template <class T>
+void add_rows(Scattering<T>& job) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t columns = job.job.columns, destinations = job.job.destinations;
+  const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
+  const int64_t lines = (columns + kLine - 1) / kLine;
+  const bool by_columns = lines >= 2 * workers;
+  each_task(workers, workers, [&](int, int64_t part) {
+    Patch patch{0, destinations, columns, 0, columns};
+    if (by_columns) {
+      patch.first = lines * part / workers * kLine;
+      patch.end = std::min(columns, lines * (part + 1) / workers * kLine);
+    } else {
+      patch.low = destinations * part / workers;
+      patch.high = destinations * (part + 1) / workers;
+    }
+    job.each_block(0, job.job.n, [&](const int64_t* index, int64_t first, int64_t count) {
+      job.kernels.add_patch(job.out(), index, job.source(first * columns), count, patch);
+    });
+  });
+  make_nans_equal(job);
+}
+
+template <class T>
+void scatter_ordered(Scattering<T>& job) {
+  using Sum = typename Element<T>::Sum;
+  constexpr bool kInPlace = sizeof(T) == sizeof(Sum);
+  if constexpr (kInPlace) {
+    if (job.job.columns == 1) return add_chunks(job, job.out());
+    return add_rows(job);
+  } else {
+    if (job.job.columns == 1) {
+      std::vector<Sum> sums(job.cells());
+      job.kernels.widen(job.out(), job.cells(), sums.data());
+      return add_chunks(job, sums.data());
+    }
+    each_group(job, [&](T* cells, const RowGroup& group) {
+      Sum sums[kRowWidth];
+      job.kernels.widen(cells, group.width, sums);
+      job.kernels.add_group(sums, group);
+      round_all(sums, cells, group.width);
+    });
+    make_nans_equal(job);
+  }
+}
+
+template <class T>
+int64_t run(ScatterVariant variant, const Scatter& given, const ScatterKernels& kernels,
+            int threads) {
+  const DefaultFloatMode mode;
+  Scattering<T> job(given, kernels, threads);
+  switch (variant) {
+    case ScatterVariant::atomic:
+      scatter_atomic(job);
+      break;
+    case ScatterVariant::ordered:
+      scatter_ordered(job);
+      break;
+    case ScatterVariant::fixed_point:
+      scatter_fixed_point(job);
+      break;
+    case ScatterVariant::exact:
+      scatter_exact(job);
+      break;
+  }
+  return job.bad();
+}
+
+}  // namespace
+
+ScatterVariant scatter_variant(const std::string& name) {
+  if (name == "atomic") return ScatterVariant::atomic;
+  if (name == "ordered") return ScatterVariant::ordered;
+  if (name == "fixed_point") return ScatterVariant::fixed_point;
+  if (name == "exact") return ScatterVariant::exact;
+  throw std::invalid_argument("scatter has no variant " + name);
+}
+
+int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
+  const ScatterKernels kernels = kernels_of(choose_isa(isa), job.dtype);
+  switch (job.dtype) {
+    case Dtype::float64:
+      return run<double>(variant, job, kernels, threads);
+    case Dtype::float32:
+      return run<float>(variant, job, kernels, threads);
+    case Dtype::bfloat16:
+      return run<Bf16>(variant, job, kernels, threads);
+    case Dtype::float16:
+      return run<F16>(variant, job, kernels, threads);
+    default:
+      throw std::invalid_argument("scatter takes float64, float32, bfloat16 and float16");
+  }
+}
+
+int64_t check_indices(const int64_t* index, int64_t n, int64_t low, int64_t high,
+                      int64_t* wrapped) {
+  for (int64_t i = 0; i < n; ++i) {
+    if (index[i] < low || index[i] >= high) return i;
+    if (wrapped != nullptr) wrapped[i] = index[i] < 0 ? index[i] + high : index[i];
+  }
+  return -1;
+}
+
+}  // namespace ndp

@@ -1,0 +1,423 @@
+// The variants of `scatter` whose result is the same for any order of the addends: `exact`, by
+// additions that are checked to be exact, and `fixed_point`, by integers.
+#include <bit>
+#include <cmath>
+
+#include "inexact.hpp"
+#include "scatter_parts.hpp"
+
+namespace ndp {
+
+namespace {
+
+// A table with room for one thread's share of the sums.
+struct ExactTable {
+  std::vector<double> high;
+  std::vector<double> low;  // empty until the first addition that was rounded
+  std::vector<Spilled> spilled;
+};
+
+// Elements that a worker takes at a time.
+constexpr int64_t kPiece = 65536;
+
+// Cells after a rounded addition that are added as pairs at once.
+constexpr int64_t kPairsAfterMiss = 8 * kExactCells;
+
+int table_workers(int64_t n, int64_t cells, int threads) {
+  // Every worker has a table, which must be worth its making.
+  return workers_for(n / std::max(cells, kWorkerElements), threads);
+}
+
+template <class T>
+void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
+                  const T* source, int64_t count) {
+  const bool plainly = sizeof(T) < sizeof(double) && inexact_is_kept();
+  const bool far = table.high.size() * sizeof(double) > kFarBytes;
+  for (int64_t i = 0; i < count;) {
+    if (plainly)
+      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, far);
+    if (i == count) return;
+    if (table.low.empty()) table.low.resize(table.high.size());
+    const int64_t some = std::min(kPairsAfterMiss, count - i);
+    const size_t before = table.spilled.size();
+    table.spilled.resize(before + some);
+    const int64_t spilled =
+        job.kernels.add_pairs(table.high.data(), table.low.data(), index + i, source + i, some,
+                              table.spilled.data() + before);
+    table.spilled.resize(before + spilled);
+    i += some;
+  }
+}
+
+// Adds x to high + low and says whether these still hold the sum exactly.
+bool add_to_pair(double& high, double& low, double x) {
+  const double sum = high + x;
+  const double of_x = sum - high;
+  const double error = (high - (sum - of_x)) + (x - of_x);
+  const double rest = low + error;
+  const bool exact = rest - low == error && rest - error == low;
+  high = sum;
+  low = rest;
+  return exact;
+}
+
+// The cells [low, high), in one table or, to be added up at the end, in several. Cells of tables
+// count from low.
+template <class T>
+class ExactCells {
+ public:
+  ExactCells(Scattering<T>& job, Range cells, int tables)
+      : job_(job), cells_(cells), tables_(tables) {}
+
+  // Adds the elements [first, end) that belong here to one of the tables.
+  void add(int which, int64_t first, int64_t end) {
+    ExactTable& table = tables_[which];
+    if (table.high.empty()) start(table, which == 0);
+    job_.each_block(first, end, cells_.low, cells_.high,
+                    [&](const int64_t* index, const T* source, int64_t count) {
+                      add_to_table(job_, table, index, source, count);
+                    });
+  }
+
+  void finish(int workers) {
+    const int64_t count = cells_.high - cells_.low;
+    if (tables_[0].high.empty()) start(tables_[0], true);
+    std::erase_if(tables_, [](const ExactTable& table) { return table.high.empty(); });
+    each_task((count + kSome - 1) / kSome, workers, [&](int, int64_t some) {
+      finish_some(some * kSome, std::min(kSome, count - some * kSome));
+    });
+    finish_spilled();
+  }
+
+ private:
+  static constexpr int64_t kSome = 1024;
+
+  T& cell(int64_t which) const { return job_.out()[cells_.low + which]; }
+
+  // The first table starts with the initial values, the others with what changes no sum.
+  void start(ExactTable& table, bool first) {
+    table.high.resize(cells_.high - cells_.low);
+    for (size_t i = 0; i < table.high.size(); ++i)
+      table.high[i] = first ? static_cast<double>(value(cell(i))) : -0.0;
+  }
+
+  void finish_some(int64_t first, int64_t count) {
+    double sums[kSome];
+    if (all_exact(first, count, sums))
+      for (int64_t i = 0; i < count; ++i) cell(first + i) = rounded<T>(sums[i]);
+    else
+      for (int64_t i = first; i < first + count; ++i) finish_one(i);
+  }
+
+  // Whether the low parts are all zero and the high ones add up without a rounding.
+  bool all_exact(int64_t first, int64_t count, double* sums) const {
+    for (const ExactTable& table : tables_) {
+      if (table.low.empty()) continue;
+      bool zero = true;
+      for (int64_t i = 0; i < count; ++i) zero &= table.low[first + i] == 0.0;
+      if (!zero) return false;
+    }
+    std::copy_n(&tables_[0].high[first], count, sums);
+    if (tables_.size() == 1) return true;
+    if (!inexact_is_kept()) return false;
+    clear_inexact();
+    for (size_t t = 1; t < tables_.size(); ++t)
+      for (int64_t i = 0; i < count; ++i) sums[i] += tables_[t].high[first + i];
+    return !inexact_after(sums);
+  }
+
+  void finish_one(int64_t which) {
+    double high = -0.0, low = 0.0;
+    bool exact = true;
+    for (const ExactTable& table : tables_) {
+      exact = exact && add_to_pair(high, low, table.high[which]);
+      // A zero there has no sign to give.
+      const double rest = table.low.empty() ? 0.0 : table.low[which];
+      if (rest != 0.0) exact = exact && add_to_pair(high, low, rest);
+    }
+    if (exact)
+      cell(which) = from_bits<T>(round_pair(high, low, Element<T>::format));
+    else
+      finish_by_digits(which, nullptr, nullptr);
+  }
+
+  void finish_by_digits(int64_t which, const Spilled* first, const Spilled* end) {
+    Superacc acc;
+    clear(acc);
+    const auto add = [&](double x) {
+      make_room(acc, 1);
+      deposit(acc, x);
+    };
+    for (const ExactTable& table : tables_) {
+      add(table.high[which]);
+      if (!table.low.empty()) add(table.low[which]);
+    }
+    for (; first != end; ++first) add(first->x);
+    cell(which) = from_bits<T>(round_to(acc, Element<T>::format, false));
+  }
+
+  // Cells with addends beside the tables.
+  void finish_spilled() {
+    std::vector<Spilled> all;
+    for (const ExactTable& table : tables_)
+      all.insert(all.end(), table.spilled.begin(), table.spilled.end());
+    std::sort(all.begin(), all.end(),
+              [](const Spilled& a, const Spilled& b) { return a.cell < b.cell; });
+    for (size_t i = 0, end; i < all.size(); i = end) {
+      for (end = i; end < all.size() && all[end].cell == all[i].cell;) ++end;
+      finish_by_digits(all[i].cell, &all[i], all.data() + end);
+    }
+  }
+
+  Scattering<T>& job_;
+  const Range cells_;
+  std::vector<ExactTable> tables_;
+};
+
+template <class T>
+void exact_cells(Scattering<T>& job) {
+  const int64_t n = job.job.n, cells = job.cells();
+  // A table for every worker while they are small; else one, of which each has a part.
+  constexpr int64_t kSharedCells = 1 << 18;
+  if (cells < kSharedCells) {
+    const int workers = table_workers(n, cells, job.threads);
+    ExactCells<T> all(job, {0, cells}, workers);
+    each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
+      all.add(worker, piece * kPiece, std::min(n, (piece + 1) * kPiece));
+    });
+    if (job.bad() < 0) all.finish(workers_for(cells / kWorkerElements, job.threads));
+  } else {
+    const int workers = workers_for((n + cells) / kWorkerElements, job.threads);
+    each_task(workers, workers, [&](int, int64_t part) {
+      ExactCells<T> some(job, part_of(cells, part, workers), 1);
+      some.add(0, 0, n);
+      some.finish(1);
+    });
+  }
+}
+
+template <class T>
+void sum_column_by_digits(T& cell, const T* source, const RowGroup& group) {
+  Superacc acc;
+  clear(acc);
+  make_room(acc, 1);
+  deposit(acc, value(cell));
+  for (int64_t k = 0; k < group.count; ++k) {
+    make_room(acc, 1);
+    deposit(acc, value(source[group.order[k] * group.columns]));
+  }
+  cell = from_bits<T>(round_to(acc, Element<T>::format, false));
+}
+
+template <class T>
+void exact_rows(Scattering<T>& job) {
+  const bool kept = inexact_is_kept();
+  each_group(job, [&](T* cells, const RowGroup& group) {
+    double high[kRowWidth] = {}, low[kRowWidth] = {};
+    uint64_t bad[kRowWidth] = {};
+    for (int64_t c = 0; c < group.width; ++c) high[c] = value(cells[c]);
+    job.kernels.add_group_exactly(high, low, bad, group, kept);
+    for (int64_t c = 0; c < group.width; ++c) {
+      if (bad[c] != 0)
+        sum_column_by_digits(cells[c], static_cast<const T*>(group.source) + c, group);
+      else
+        cells[c] = from_bits<T>(round_pair(high[c], low[c], Element<T>::format));
+    }
+  });
+  make_nans_equal(job);
+}
+
+// ---- fixed_point
+
+// Numbers as whole multiples of 2^-shift, so many bits that the sum of all of them, whatever their
+// destinations, stays below 2^62.
+template <class T>
+class FixedPoint {
+ public:
+  explicit FixedPoint(Scattering<T>& job) : job_(job) {
+    const int64_t pieces = (job.elements() + kPiece - 1) / kPiece;
+    const int workers = workers_for(pieces / 4, job.threads);
+    std::vector<double> most(std::max(workers, 1));
+    std::atomic<bool> specials{false};
+    const auto look = [&](const T* x, int64_t n, double& largest) {
+      bool some = false;
+      largest = std::max(largest, job.kernels.largest(x, n, &some));
+      if (some) specials = true;
+    };
+    each_task(pieces, workers, [&](int worker, int64_t piece) {
+      look(job.source(piece * kPiece), std::min(kPiece, job.elements() - piece * kPiece),
+           most[worker]);
+    });
+    look(job.out(), job.cells(), most[0]);
+    specials_ = specials;
+    const double largest = *std::max_element(most.begin(), most.end());
+    int exponent = 0;  // largest < 2^exponent
+    std::frexp(largest, &exponent);
+    shift_ = 62 - std::bit_width(static_cast<uint64_t>(job.job.n) + 1) - exponent;
+    // One power of two alone may lie outside of fp64.
+    up_[0] = std::ldexp(1.0, shift_ / 2);
+    up_[1] = std::ldexp(1.0, shift_ - shift_ / 2);
+    down_[0] = std::ldexp(1.0, -(shift_ / 2));
+    down_[1] = std::ldexp(1.0, -(shift_ - shift_ / 2));
+  }
+
+  void fix(const T* x, int64_t n, int64_t* fixed) const { job_.kernels.fix(x, n, up_, fixed); }
+
+  // Whether infinities or NaNs have to be looked for.
+  bool specials() const { return specials_; }
+
+  // total * 2^-shift, rounded once.
+  T rounded_total(int64_t total) const {
+    const double high = static_cast<double>(total);
+    const double low = static_cast<double>(total - static_cast<int64_t>(high));
+    const double scaled = high * down_[0] * down_[1];
+    if (std::fabs(scaled) > 0x1p-900 && std::fabs(scaled) < 0x1p1000)
+      return from_bits<T>(round_pair(scaled, low * down_[0] * down_[1], Element<T>::format));
+    Superacc acc;
+    clear(acc);
+    make_room(acc, 1);
+    if (total != 0)
+      deposit_magnitude(acc, static_cast<unsigned __int128>(total < 0 ? -total : total), -shift_,
+                        total < 0);
+    return from_bits<T>(round_to(acc, Element<T>::format, false));
+  }
+
+ private:
+  Scattering<T>& job_;
+  bool specials_;
+  int shift_;
+  double up_[2], down_[2];
+};
+
+void note(Specials& specials, double x) {
+  specials.nan |= x != x;
+  specials.positive_infinity |= x == __builtin_inf();
+  specials.negative_infinity |= x == -__builtin_inf();
+}
+
+bool any(const Specials& specials) {
+  return specials.nan || specials.positive_infinity || specials.negative_infinity;
+}
+
+template <class T>
+T special(const Specials& specials) {
+  Superacc acc;
+  clear(acc);
+  acc.specials = specials;
+  return from_bits<T>(round_to(acc, Element<T>::format, false));
+}
+
+template <class T>
+bool is_negative_zero(T x) {
+  return bits_of(x) == Element<T>::format.sign;
+}
+
+template <class T>
+void fixed_point_rows(Scattering<T>& job) {
+  const FixedPoint<T> fixed(job);
+  each_group(job, [&](T* cells, const RowGroup& group) {
+    const T* source = static_cast<const T*>(group.source);
+    int64_t totals[kRowWidth], row[kRowWidth];
+    fixed.fix(cells, group.width, totals);
+    for (int64_t k = 0; k < group.count; ++k) {
+      fixed.fix(source + group.order[k] * group.columns, group.width, row);
+      for (int64_t c = 0; c < group.width; ++c) totals[c] += row[c];
+    }
+    for (int64_t c = 0; c < group.width; ++c) {
+      Specials specials{};
+      bool negative_zero = is_negative_zero(cells[c]);
+      if (fixed.specials() || (negative_zero && totals[c] == 0)) {
+        note(specials, value(cells[c]));
+        for (int64_t k = 0; k < group.count; ++k) {
+          const T x = source[group.order[k] * group.columns + c];
+          note(specials, value(x));
+          negative_zero = negative_zero && is_negative_zero(x);
+        }
+      }
+      if (any(specials))
+        cells[c] = special<T>(specials);
+      else if (!negative_zero || totals[c] != 0)
+        cells[c] = fixed.rounded_total(totals[c]);
+    }
+  });
+  make_nans_equal(job);
+}
+
+template <class T>
+void fixed_point_cells(Scattering<T>& job) {
+  const FixedPoint<T> fixed(job);
+  const int64_t n = job.job.n, cells = job.cells();
+  const int workers = table_workers(n, cells, job.threads);
+  std::vector<std::vector<int64_t>> tables(workers);
+  each_task((n + kPiece - 1) / kPiece, workers, [&](int worker, int64_t piece) {
+    std::vector<int64_t>& table = tables[worker];
+    if (table.empty()) table.resize(cells);
+    job.each_block(piece * kPiece, std::min(n, (piece + 1) * kPiece),
+                   [&](const int64_t* index, int64_t first, int64_t count) {
+                     constexpr int64_t kSome = 512;
+                     int64_t terms[kSome];
+                     for (int64_t i = 0; i < count; i += kSome) {
+                       const int64_t some = std::min(kSome, count - i);
+                       fixed.fix(job.source(first + i), some, terms);
+                       for (int64_t j = 0; j < some; ++j) table[index[i + j]] += terms[j];
+                     }
+                   });
+  });
+  if (job.bad() >= 0) return;
+
+  std::vector<int64_t> totals(cells);
+  fixed.fix(job.out(), cells, totals.data());
+  bool doubtful = false;  // a zero that may have to be -0
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    for (const std::vector<int64_t>& table : tables)
+      if (!table.empty()) totals[cell] += table[cell];
+    doubtful |= totals[cell] == 0 && is_negative_zero(job.out()[cell]);
+  }
+  std::vector<Specials> specials(fixed.specials() ? cells : 0);
+  std::vector<char> positive(doubtful ? cells : 0);
+  if (fixed.specials() || doubtful)
+    job.each_block(0, n, [&](const int64_t* index, int64_t first, int64_t count) {
+      for (int64_t i = 0; i < count; ++i) {
+        const T x = *job.source(first + i);
+        if (fixed.specials()) note(specials[index[i]], value(x));
+        if (doubtful) positive[index[i]] |= !is_negative_zero(x);
+      }
+    });
+  for (int64_t cell = 0; cell < cells; ++cell) {
+    T& x = job.out()[cell];
+    if (fixed.specials()) note(specials[cell], value(x));
+    if (fixed.specials() && any(specials[cell]))
+      x = special<T>(specials[cell]);
+    else if (totals[cell] != 0 || !is_negative_zero(x) || positive[cell])
+      x = fixed.rounded_total(totals[cell]);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void scatter_exact(Scattering<T>& job) {
+  if (job.job.columns == 1)
+    exact_cells(job);
+  else
+    exact_rows(job);
+}
+
+template <class T>
+void scatter_fixed_point(Scattering<T>& job) {
+  if (job.job.columns == 1)
+    fixed_point_cells(job);
+  else
+    fixed_point_rows(job);
+}
+
+template void scatter_exact<double>(Scattering<double>&);
+template void scatter_exact<float>(Scattering<float>&);
+template void scatter_exact<Bf16>(Scattering<Bf16>&);
+template void scatter_exact<F16>(Scattering<F16>&);
+template void scatter_fixed_point<double>(Scattering<double>&);
+template void scatter_fixed_point<float>(Scattering<float>&);
+template void scatter_fixed_point<Bf16>(Scattering<Bf16>&);
+template void scatter_fixed_point<F16>(Scattering<F16>&);
+
+}  // namespace ndp

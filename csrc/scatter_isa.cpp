@@ -1,0 +1,376 @@
+// The loops of `scatter`, compiled once for each ISA level.
+#include <cstdint>
+#include <cstring>
+
+#include "inexact.hpp"
+#include "scatter.hpp"
+#include "sum.hpp"
+#pragma GCC diagnostic push
+// gcc 12 takes the deliberately undefined registers of its own AVX-512 header for a mistake.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include "simd.hpp"
+#pragma GCC diagnostic pop
+
+#pragma GCC diagnostic ignored "-Wpsabi"  // the vectors never cross a call that is not inlined
+
+namespace ndp::NDP_ISA {
+
+#include "sum_lanes.hpp"
+
+namespace {
+
+template <class T>
+using SumOf = typename Traits<T>::Partial;
+
+// The first n elements of x in another type, exactly: in `room`, or where they are.
+template <class T>
+NDP_INLINE const float* in_floats(const T* x, int64_t n, float* room) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return x;
+  } else {
+    int64_t i = 0;
+    for (; i + kFloats <= n; i += kFloats) {
+      const Floats some = floats(x + i);
+      std::memcpy(room + i, &some, sizeof some);
+    }
+    for (; i < n; ++i) room[i] = narrow_value(x[i]);
+    return room;
+  }
+}
+template <class T>
+NDP_INLINE const double* in_doubles(const T* x, int64_t n, double* room) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    return x;
+  } else {
+    int64_t i = 0;
+    for (; i + kDoubles <= n; i += kDoubles) {
+      const Doubles some = doubles(x + i);
+      std::memcpy(room + i, &some, sizeof some);
+    }
+    for (; i < n; ++i) room[i] = value(x[i]);
+    return room;
+  }
+}
+NDP_INLINE const double* in_sums(const double* x, int64_t, double*) { return x; }
+template <class T>
+NDP_INLINE const float* in_sums(const T* x, int64_t n, float* room) {
+  return in_floats(x, n, room);
+}
+
+// What is read, brought into range and added at a time.
+constexpr int64_t kBlock = 1024;
+
+int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
+  uint64_t outside = 0, negative = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint64_t at = static_cast<uint64_t>(index[i]);
+    outside |= (at - static_cast<uint64_t>(low)) | (static_cast<uint64_t>(last) - at);
+    negative |= at;
+  }
+  return (outside >> 63 ? kOutOfRange : 0) | (negative >> 63 ? kNegative : 0);
+}
+
+template <class T>
+int64_t keep_between(const int64_t* index, const void* data, int64_t n, int64_t low, int64_t high,
+                     int64_t* kept_index, void* kept_data) {
+  const T* x = static_cast<const T*>(data);
+  T* kept = static_cast<T*>(kept_data);
+  const uint64_t width = static_cast<uint64_t>(high - low);
+  int64_t count = 0;
+  int64_t j = 0;
+#if NDP_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) > 2) {
+    const __m512i lowest = _mm512_set1_epi64(low);
+    const __m512i wide = _mm512_set1_epi64(static_cast<int64_t>(width));
+    for (; j + 8 <= n; j += 8) {
+      const __m512i at = _mm512_sub_epi64(_mm512_loadu_si512(index + j), lowest);
+      const __mmask8 inside = _mm512_cmplt_epu64_mask(at, wide);
+      _mm512_storeu_si512(kept_index + count, _mm512_maskz_compress_epi64(inside, at));
+      if constexpr (sizeof(T) == sizeof(double))
+        _mm512_storeu_pd(kept + count, _mm512_maskz_compress_pd(inside, _mm512_loadu_pd(x + j)));
+      else
+        _mm256_storeu_ps(kept + count, _mm256_maskz_compress_ps(inside, _mm256_loadu_ps(x + j)));
+      count += __builtin_popcount(inside);
+    }
+  }
+#endif
+  for (; j < n; ++j) {
+    const uint64_t at = static_cast<uint64_t>(index[j] - low);
+    kept_index[count] = static_cast<int64_t>(at);
+    kept[count] = x[j];
+    count += at < width;
+  }
+  return count;
+}
+
+// ---- ordered
+
+template <class T>
+void widen(const void* data, int64_t n, void* to) {
+  const T* x = static_cast<const T*>(data);
+  auto* sums = static_cast<SumOf<T>*>(to);
+  const SumOf<T>* read = in_sums(x, n, sums);
+  if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
+}
+
+// Calls step(j) for j < n. Cells of a far table are asked for in time.
+template <class Cell, class Step>
+NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, bool far,
+                          const Step& step) {
+  constexpr int64_t kEarly = 32;
+  // The indices of the next block are looked at in one go: they should be there by then.
+  constexpr int64_t kLine = 64 / sizeof *index;
+  int64_t j = 0;
+  for (; j + kLine <= n; j += kLine) {
+    __builtin_prefetch(index + j + kBlock);
+#pragma GCC unroll 8
+    for (int64_t k = j; k < j + kLine; ++k) {
+      if (far && k + kEarly < n) __builtin_prefetch(table + index[k + kEarly], 1);
+      step(k);
+    }
+  }
+  for (; j < n; ++j) step(j);
+}
+
+template <class T>
+void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) {
+  auto* __restrict sums = static_cast<SumOf<T>*>(to);
+  const T* source = static_cast<const T*>(data);
+  SumOf<T> room[kBlock];
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t count = n - i < kBlock ? n - i : kBlock;
+    const auto* x = in_sums(source + i, count, room);
+    const int64_t* at = index + i;
+    const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
+    if (far)
+      for_cells(sums, at, count, true, step);
+    else
+      for_cells(sums, at, count, false, step);
+  }
+}
+
+// Rows to look ahead: they lie anywhere, and the prefetcher cannot know.
+constexpr int64_t kAhead = 4;
+
+template <class T>
+void add_patch(void* to, const int64_t* index, const void* data, int64_t n, const Patch& patch) {
+  auto* __restrict sums = static_cast<T*>(to) + patch.first;
+  const T* __restrict source = static_cast<const T*>(data) + patch.first;
+  const int64_t width = patch.end - patch.first;
+  for (int64_t i = 0; i < n; ++i) {
+    if (i + kAhead < n) __builtin_prefetch(sums + index[i + kAhead] * patch.columns, 1);
+    if (index[i] < patch.low || index[i] >= patch.high) continue;
+    T* __restrict row = sums + index[i] * patch.columns;
+    const T* __restrict x = source + i * patch.columns;
+    for (int64_t c = 0; c < width; ++c) row[c] += x[c];
+  }
+}
+
+template <class T>
+const T* row_of(const RowGroup& group, int64_t k) {
+  const T* source = static_cast<const T*>(group.source);
+  const int64_t ahead = k + kAhead < group.count ? k + kAhead : k;
+  __builtin_prefetch(source + group.order[ahead] * group.columns);
+  return source + group.order[k] * group.columns;
+}
+
+template <class T>
+void add_group(void* to, const RowGroup& group) {
+  auto* __restrict sums = static_cast<SumOf<T>*>(to);
+  SumOf<T> room[kRowWidth];
+  for (int64_t k = 0; k < group.count; ++k) {
+    const auto* x = in_sums(row_of<T>(group, k), group.width, room);
+    for (int64_t c = 0; c < group.width; ++c) sums[c] += x[c];
+  }
+}
+
+// ---- exact
+
+template <class T>
+int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n, bool far) {
+  const T* source = static_cast<const T*>(data);
+  double before[kExactCells], room[kExactCells];
+  for (int64_t i = 0; i < n; i += kExactCells) {
+    const int64_t count = n - i < kExactCells ? n - i : kExactCells;
+    const int64_t* at = index + i;
+    const double* x = in_doubles(source + i, count, room);
+    const auto step = [&](int64_t j) __attribute__((always_inline)) {
+      double& cell = high[at[j]];
+      before[j] = cell;
+      cell += x[j];
+    };
+    clear_inexact();
+    if (far)
+      for_cells(high, at, count, true, step);
+    else
+      for_cells(high, at, count, false, step);
+    if (inexact_after(high)) {
+      for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
+      return i;
+    }
+  }
+  return n;
+}
+
+// high + low + x, with the error of the first addition found (Knuth) and put into the second, which
+// is checked: it was exact where the sum less either operand gives the other. A Number is a double
+// or a vector of them.
+template <class Number>
+struct Pair {
+  Number high, low, error;
+
+  NDP_INLINE Pair(Number to_high, Number to_low, Number x) {
+    high = to_high + x;
+    const Number of_x = high - to_high;
+    error = (to_high - (high - of_x)) + (x - of_x);
+    low = to_low + error;
+  }
+};
+
+template <class T>
+int64_t add_pairs(double* high, double* low, const int64_t* index, const void* data, int64_t n,
+                  Spilled* spilled) {
+  const T* source = static_cast<const T*>(data);
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double x = value(source[i]);
+    const int64_t at = index[i];
+    const Pair<double> sum(high[at], low[at], x);
+    // Of an infinity or a NaN, come or become, nothing compares equal.
+    if (sum.low - low[at] == sum.error && sum.low - sum.error == low[at]) {
+      high[at] = sum.high;
+      low[at] = sum.low;
+    } else {
+      spilled[count].cell = at;
+      spilled[count++].x = x;
+    }
+  }
+  return count;
+}
+
+template <class T>
+NDP_INLINE Doubles some_doubles(const T* x, int64_t n) {
+  if (n >= kDoubles) return doubles(x);
+  T padded[kDoubles] = {};
+  std::memcpy(padded, x, n * sizeof(T));
+  return doubles(padded);
+}
+
+// Columns beyond the width are added to as well, in whatever order; nobody looks at them.
+template <class T>
+void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup& group,
+                       bool inexact_is_kept) {
+  constexpr int64_t kRows = 32;  // checked at a time
+  double before[kRowWidth];
+  for (int64_t first = 0; first < group.count; first += kRows) {
+    const int64_t end = group.count - first < kRows ? group.count : first + kRows;
+    if (sizeof(T) < sizeof(double) && inexact_is_kept) {
+      std::memcpy(before, high, sizeof before);
+      clear_inexact();
+      for (int64_t k = first; k < end; ++k) {
+        const T* x = row_of<T>(group, k);
+        for (int64_t c = 0; c < group.width; c += kDoubles) {
+          const Doubles sum = load<Doubles>(high + c) + some_doubles(x + c, group.width - c);
+          std::memcpy(high + c, &sum, sizeof sum);
+        }
+      }
+      if (!inexact_after(high)) continue;
+      std::memcpy(high, before, sizeof before);
+    }
+    for (int64_t k = first; k < end; ++k) {
+      const T* x = row_of<T>(group, k);
+      for (int64_t c = 0; c < group.width; c += kDoubles) {
+        const Doubles to_low = load<Doubles>(low + c);
+        const Pair<Doubles> sum(load<Doubles>(high + c), to_low,
+                                some_doubles(x + c, group.width - c));
+        const Words wrong = (Words)(sum.low - to_low != sum.error) |
+                            (Words)(sum.low - sum.error != to_low) | load<Words>(bad + c);
+        std::memcpy(high + c, &sum.high, sizeof sum.high);
+        std::memcpy(low + c, &sum.low, sizeof sum.low);
+        std::memcpy(bad + c, &wrong, sizeof wrong);
+      }
+    }
+  }
+}
+
+// ---- fixed_point
+
+template <class T>
+double largest_finite(const void* data, int64_t n, bool* specials) {
+  using Bits = typename Traits<T>::Bits;
+  const T* x = static_cast<const T*>(data);
+  Bits most = largest(x, n);
+  if (most >= Traits<T>::infinity) {
+    *specials = true;
+    most = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      Bits bits;
+      std::memcpy(&bits, x + i, sizeof bits);
+      bits &= Traits<T>::magnitude;
+      if (bits < Traits<T>::infinity && bits > most) most = bits;
+    }
+  }
+  T found;
+  std::memcpy(&found, &most, sizeof found);
+  return value(found);
+}
+
+template <class T>
+void fix(const void* data, int64_t n, const double (&scale)[2], int64_t* fixed) {
+  const T* source = static_cast<const T*>(data);
+  double room[kBlock];
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t count = n - i < kBlock ? n - i : kBlock;
+    const double* x = in_doubles(source + i, count, room);
+    for (int64_t j = 0; j < count; ++j) {
+      // Beyond 2^52 every number is whole; up to there, adding 2^52 rounds to a whole number.
+      const double scaled = x[j] * scale[0] * scale[1];
+      const double whole = __builtin_copysign(0x1p52, scaled);
+      const double rounded = (scaled + whole) - whole;
+      const double magnitude = __builtin_fabs(scaled);
+      const double kept = magnitude < 0x1p52 ? rounded : scaled;
+      fixed[i + j] = static_cast<int64_t>(magnitude < 0x1p63 ? kept : 0.0);
+    }
+  }
+}
+
+template <class T>
+constexpr auto patch_kernel() {
+  if constexpr (sizeof(T) == sizeof(SumOf<T>))
+    return add_patch<T>;
+  else
+    return nullptr;
+}
+
+template <class T>
+constexpr ScatterKernels kKernels{
+    look,
+    keep_between<T>,
+    widen<T>,
+    add<T>,
+    patch_kernel<T>(),
+    add_group<T>,
+    add_exactly<T>,
+    add_pairs<T>,
+    add_group_exactly<T>,
+    largest_finite<T>,
+    fix<T>,
+};
+
+}  // namespace
+
+ScatterKernels scatter_kernels(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::float64:
+      return kKernels<double>;
+    case Dtype::float32:
+      return kKernels<float>;
+    case Dtype::bfloat16:
+      return kKernels<Bfloat16>;
+    default:
+      return kKernels<Float16>;
+  }
+}
+
+}  // namespace ndp::NDP_ISA

@@ -1,0 +1,88 @@
+"""The operators behind `sum` and `mean`: over all elements, and over dimensions.
+
+Two operators each, since a list of dimensions costs every call some microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from nondet_probe.ops import via_c
+from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.define import define
+from nondet_probe.ops.dims import checked_dims, result_shape
+
+__all__ = ["define_sums"]
+
+
+def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+    """Register `nondet_probe::<op>` (x, variant, threads) and `nondet_probe::<op>_dim` (x, dim,
+    keepdim, variant, threads), and return the functions that call them."""
+
+    def full_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
+        check_dtype(op, variant, x)
+        check_memory(x)
+        if x.is_contiguous():
+            return via_c.sum_all(x, variant, mean, threads)
+        return via_c.sum_over(x, list(range(x.ndim)), [], variant, mean, threads)
+
+    def full_fake(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
+        check_dtype(op, variant, x)
+        return x.new_empty(())
+
+    def full_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.shape = inputs[0].shape
+
+    def full_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        if mean:
+            gradient = gradient / ctx.shape.numel()
+        return gradient.expand(ctx.shape), None, None
+
+    def dim_cpu(
+        x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
+    ) -> Tensor:
+        check_dtype(op, variant, x)
+        check_memory(x)
+        dims = checked_dims(dim, x.ndim)
+        return via_c.sum_over(x, dims, result_shape(x.shape, dims, keepdim), variant, mean, threads)
+
+    def dim_fake(
+        x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
+    ) -> Tensor:
+        check_dtype(op, variant, x)
+        return x.new_empty(result_shape(x.shape, checked_dims(dim, x.ndim), keepdim))
+
+    def dim_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, dim, ctx.keepdim = inputs[:3]
+        ctx.shape, ctx.dims = x.shape, checked_dims(dim, x.ndim)
+
+    def dim_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        count = 1
+        for dim in ctx.dims:
+            count *= ctx.shape[dim]
+            if not ctx.keepdim:
+                gradient = gradient.unsqueeze(dim)
+        if mean:
+            gradient = gradient / count
+        return gradient.expand(ctx.shape), None, None, None, None
+
+    full = define(
+        op,
+        "(Tensor x, str variant, int? threads=None) -> Tensor",
+        cpu=full_cpu,
+        fake=full_fake,
+        setup_context=full_context,
+        backward=full_backward,
+    )
+    over_dims = define(
+        f"{op}_dim",
+        "(Tensor x, int[] dim, bool keepdim, str variant, int? threads=None) -> Tensor",
+        cpu=dim_cpu,
+        fake=dim_fake,
+        setup_context=dim_context,
+        backward=dim_backward,
+    )
+    return full, over_dims
