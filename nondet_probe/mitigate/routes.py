@@ -120,12 +120,18 @@ def routes(
 
 
 def _route(name: str, guarantee: Guarantee, strict: bool) -> Route | None:
-    if name in FAMILY:
+    if name in FAMILY and (guarantee is Guarantee.NONE or not _torch_is_enough(name, guarantee)):
         variant = weakest(FAMILY[name].op, guarantee)
         if variant is not None:
             rest = _without_family(name, guarantee, strict)
             return Route(_family(FAMILY[name], variant.name, rest), variant.guarantee)
     return _without_family(name, guarantee, strict)
+
+
+def _torch_is_enough(name: str, guarantee: Guarantee) -> bool:
+    if operator(name) in _RACES or guarantee > Guarantee.LAUNCH_INVARIANT:
+        return False
+    return guarantee is Guarantee.RUN_TO_RUN or finding(name) == frozenset()
 
 
 def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | None:

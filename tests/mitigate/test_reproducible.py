@@ -166,6 +166,10 @@ CALLS = {
     "dot": lambda: torch.dot(odd(), odd() + 1),
     "sum of columns": lambda: matrix(517, 1031).sum(0),
     "softmax": lambda: matrix(301, 1003).softmax(0),
+    "mean": lambda: matrix(9, 70_001).mean(1),
+    "gradient of a lookup": lambda: torch.zeros(211).index_put(
+        (odd().mul(25).long().abs() % 211,), odd(), accumulate=True
+    ),
     "convolution": lambda: torch.conv2d(
         odd(9 * 18 * 37 * 35).view(9, 18, 37, 35), odd(31 * 18 * 9).view(31, 18, 3, 3)
     ),
