@@ -3,8 +3,11 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <atomic>
 #include <cstring>
 #include <numeric>
+#include <exception>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -15,6 +18,7 @@
 #include "dot.hpp"
 #include "embedding.hpp"
 #include "histogram.hpp"
+#include "host_libs.hpp"
 #include "isa.hpp"
 #include "layer_norm.hpp"
 #include "matmul.hpp"
@@ -25,6 +29,7 @@
 #include "segment_sum.hpp"
 #include "softmax.hpp"
 #include "stream.hpp"
+#include "slices.hpp"
 #include "sum.hpp"
 #include "var.hpp"
 #ifdef NDP_SANITIZED
@@ -319,5 +324,46 @@ PYBIND11_MODULE(_C, m) {
   });
   m.def("log", [](uintptr_t x, int64_t n, uintptr_t result) {
     ndp::log_all(at<double>(x), n, at<double>(result));
+  });
+
+  // nondet_probe.mitigate: torch's own kernels under threads that we set.
+  m.def("set_one_thread", ndp::set_one_thread);
+  m.def("restore_threads", ndp::restore_threads);
+  // Run body(item) for every item, each with one thread, on the threads of OpenMP. An exception
+  // ends the rest; one of them is raised.
+  m.def("each_on_one_thread", [](int workers, int items, const py::function& body) {
+    std::exception_ptr failed;
+    std::atomic<int> next{0};
+    {
+      const py::gil_scoped_release released;
+      ndp::parallel_run(std::min(workers, items), [&](int) {
+        const ndp::OneThread alone;
+        const py::gil_scoped_acquire held;
+        for (int item; !failed && (item = next++) < items;) {
+          try {
+            body(item);
+          } catch (...) {
+            if (!failed) failed = std::current_exception();
+          }
+        }
+      });
+    }
+    if (failed) std::rethrow_exception(failed);
+  });
+  m.def("cut_product", [](int64_t batch, int64_t m, int64_t k, int64_t n) {
+    const ndp::Cut cut = ndp::cut_product(batch, m, k, n);
+    return py::make_tuple(cut.rows, cut.columns, cut.depth);
+  });
+  // Each matrix as (address, strides); sizes as (batch, m, k, n).
+  using Given = std::tuple<uintptr_t, int64_t, int64_t, int64_t>;
+  m.def("product", [](bool doubles, std::tuple<int64_t, int64_t, int64_t, int64_t> sizes, Given a,
+                      Given b, Given c, double alpha, double beta, int threads) {
+    const auto matrix = [](const Given& x) {
+      return ndp::Matrix{std::get<0>(x), std::get<1>(x), std::get<2>(x), std::get<3>(x)};
+    };
+    const auto [batch, rows, inner, columns] = sizes;
+    const ndp::Product given{batch, rows, inner, columns, matrix(a), matrix(b), matrix(c), alpha, beta};
+    const Released released(rows * inner + inner * columns + rows * columns);
+    return doubles ? ndp::product<double>(given, threads) : ndp::product<float>(given, threads);
   });
 }

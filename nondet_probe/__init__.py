@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nondet_probe.errors import RunFailedError as RunFailedError
     from nondet_probe.errors import UnknownNameError as UnknownNameError
     from nondet_probe.errors import UsageError as UsageError
+    from nondet_probe.mitigate.reproducible import reproducible as reproducible
     from nondet_probe.probe.checkup import checkup as checkup
     from nondet_probe.probe.cost import cost as cost
     from nondet_probe.probe.rerun import Rerun as Rerun
@@ -55,6 +56,7 @@ _HOMES = {
     "RunFailedError": "nondet_probe.errors",
     "UnknownNameError": "nondet_probe.errors",
     "UsageError": "nondet_probe.errors",
+    "reproducible": "nondet_probe.mitigate.reproducible",
     "checkup": "nondet_probe.probe.checkup",
     "cost": "nondet_probe.probe.cost",
     "Rerun": "nondet_probe.probe.rerun",

@@ -33,7 +33,7 @@ ABOVE_ALL = {"__init__", "__main__"}
 
 MAX_LINES = 400
 # Modules that may load the extension, one a room.
-EXTENSION_DOORS = {"bits/via_c.py", "ops/via_c/"}
+EXTENSION_DOORS = {"bits/via_c.py", "mitigate/via_c.py", "ops/via_c/"}
 PRIVATE_TORCH = "env/torch_private.py"
 
 

@@ -154,6 +154,37 @@ def twin(
     session.run(body)
 
 
+@app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def reproducible(
+    command: Annotated[
+        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+    ],
+    guarantee: Annotated[
+        str,
+        typer.Option(
+            help="none, run_to_run, launch_invariant, order_invariant or correctly_rounded."
+        ),
+    ] = "launch_invariant",
+    module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+    ] = False,
+    watch: Annotated[
+        bool, typer.Option(help="Count the calls that need no other way too (3 us each).")
+    ] = False,
+    report: Annotated[
+        Path | None, typer.Option(help="Write what was rerouted and what was not, as JSON.")
+    ] = None,
+) -> None:
+    """Run a training script so that its bits do not depend on the number of threads.
+
+    The script's output and exit code are its own; what was rerouted, and what the guarantee does
+    not reach, is told on stderr at its end. Options go before the script.
+    """
+    from nondet_probe.mitigate.launch import relaunch
+
+    relaunch(command, guarantee, module=module, watch=watch, report=report)
+
+
 @app.command()
 def bench(
     ops: Annotated[

@@ -7,6 +7,7 @@ documented way to see every op.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
@@ -18,14 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "FRAME_MARKS",
+    "Interception",
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "cpu_overloads",
     "current_autograd_node",
     "forward_mode_is_on",
     "frame_mark",
     "has_compiled_code",
     "hidden_from_modes",
+    "is_pointwise",
     "last_sequence_number",
     "transforms_are_on",
 ]
@@ -107,3 +111,115 @@ def has_compiled_code() -> bool:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     backends = getattr(dynamo, "cached_backends", {})
     return any(backend is not None for backend in backends.values())
+
+
+_CPU = torch._C.DispatchKey.CPU
+# The key just above the kernels of a device and below autograd, modes and autocast, through which
+# every call passes. A kernel put there can be taken away again; those of the devices stay in place.
+_GATE = "BackendSelect"
+_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)
+_has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+
+
+def cpu_overloads() -> list[str]:
+    """Every overload (`aten::add.Tensor`, `aten::silu`) that may run a kernel of its own on dense
+    CPU tensors and can be intercepted: not those made of others, factories, and views."""
+    keys = ("CPU", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
+    views = _views()
+    return [
+        name
+        for name in torch._C._dispatch_get_all_op_names()
+        if name not in views
+        and not _has_kernel(name, _GATE)
+        and any(_has_kernel(name, key) for key in keys)
+    ]
+
+
+def _views() -> set[str]:
+    """Overloads whose result is, or may be, memory of an operand, unless they write there."""
+    found = {"aten::lift_fresh", "aten::lift"}
+    for schema in torch._C._jit_get_all_schemas():
+        for result in schema.returns:
+            alias = result.alias_info
+            if alias is not None and not alias.is_write:
+                overload = f".{schema.overload_name}" if schema.overload_name else ""
+                found.add(schema.name + overload)
+    return found
+
+
+def _overload(name: str) -> OpOverload:
+    namespace, _, rest = name.partition("::")
+    operator, _, kind = rest.partition(".")
+    found: OpOverload = getattr(getattr(getattr(torch.ops, namespace), operator), kind or "default")
+    return found
+
+
+def is_pointwise(name: str) -> bool:
+    """Whether an overload (`aten::silu`) returns a new tensor, each element of which comes from
+    those in the same place."""
+    overload = _overload(name)
+    return torch.Tag.pointwise in overload.tags and not overload._schema.is_mutable
+
+
+def _below_gate(name: str) -> Callable[..., Any]:
+    """function(key, *args, **kwargs): an overload's kernel for a dispatch key.
+
+    Both ways let the interpreter lock go; calling a kernel of `torch.library.get_kernel` does not.
+    The first also takes for a tensor the number that Python is handed where C++ made one of a
+    number, but crashes for a kernel that is not the key's own.
+    """
+    overload = _overload(name)
+    at_key, redispatch = overload._op_dk, overload._handle.redispatch_boxed
+    if _has_kernel(name, "CPU"):
+        return lambda key, *args, **kwargs: (
+            at_key(key, *args, **kwargs)
+            if key == _CPU
+            else redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+        )
+    return lambda key, *args, **kwargs: redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+
+
+class Interception:
+    """Functions in the place of the CPU kernels of overloads, for the process, until `remove`."""
+
+    def __init__(self) -> None:
+        self._libraries: dict[str, Any] = {}
+
+    def put(self, name: str, make: Callable[[Callable[..., Any]], Any]) -> None:
+        """From now on `make(original)` answers calls of overload `name` on dense CPU tensors;
+        original(*args, **kwargs) runs the kernel as it was. Calls that involve another device or
+        layout pass."""
+        found: list[Any] = []
+        plain: dict[int, bool] = {}
+
+        def run(key: Any, *args: Any, **kwargs: Any) -> Any:
+            # Looked up at the first call: thousands of overloads are put and never called.
+            if not found:
+                found.append(_below_gate(name))
+            return found[0](key, *args, **kwargs)
+
+        def original(*args: Any, **kwargs: Any) -> Any:
+            return run(_CPU, *args, **kwargs)
+
+        function = make(original)
+
+        def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
+            known = plain.get(keys.raw_repr())
+            if known is None:
+                known = plain[keys.raw_repr()] = (
+                    keys & _BELOW_GATE
+                ).highestPriorityTypeId() == _CPU
+            if known:
+                return function(*args, **kwargs)
+            return run((keys & _BELOW_GATE).highestPriorityTypeId(), *args, **kwargs)
+
+        namespace, _, rest = name.partition("::")
+        if namespace not in self._libraries:
+            self._libraries[namespace] = torch._C._dispatch_library("IMPL", namespace, "")
+        self._libraries[namespace].impl(rest, _GATE, kernel, True)
+
+    def remove(self) -> None:
+        """Every kernel as it was before."""
+        for library in self._libraries.values():
+            library.reset()
+        self._libraries.clear()

@@ -1,0 +1,79 @@
+"""Run a script, or a module, inside `reproducible`, in a process that MKL's strict mode is set for.
+
+`relaunch` replaces the process by a Python that has MKL_CBWR in its environment before anything is
+loaded, and calls this module as a program:
+
+    python -m nondet_probe.mitigate.launch <options as JSON> script.py arguments
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from nondet_probe.errors import UsageError
+
+__all__ = ["relaunch"]
+
+
+def relaunch(
+    target: Sequence[str], guarantee: str, *, module: bool, watch: bool, report: Path | None
+) -> NoReturn:
+    """Become `python target...` under `reproducible(guarantee, watch=watch)`.
+
+    target: a script, or with `module` a module's name, and its arguments. The process leaves with
+    the exit code of the target; its account goes to stderr, and as JSON to `report`.
+    Raises UsageError where there is no such script.
+    """
+    from nondet_probe.mitigate.reproducible import reproducible
+    from nondet_probe.mitigate.strict import VARIABLE, strict_setting
+
+    reproducible(guarantee)  # an unknown guarantee is told now
+    if not module and not Path(target[0]).is_file():
+        raise UsageError(f"no such script: {target[0]}")
+    environment = dict(os.environ)
+    setting = strict_setting()
+    if setting is not None:
+        # What the user has set stays: the report says if products still needed another way.
+        environment.setdefault(VARIABLE, setting)
+    options = {
+        "guarantee": guarantee,
+        "module": module,
+        "watch": watch,
+        "report": str(report.absolute()) if report is not None else None,
+    }
+    command = [sys.executable, "-m", __name__, json.dumps(options), *target]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, command, environment)
+
+
+def _main() -> None:
+    options, target = json.loads(sys.argv[1]), sys.argv[2:]
+    from nondet_probe.mitigate.reproducible import reproducible
+
+    sys.argv = target
+    # Where `python script.py` and `python -m module` would look first.
+    sys.path[0] = os.getcwd() if options["module"] else str(Path(target[0]).resolve().parent)
+    run = reproducible(options["guarantee"], watch=options["watch"])
+    try:
+        with run:
+            if options["module"]:
+                runpy.run_module(target[0], run_name="__main__", alter_sys=True)
+            else:
+                runpy.run_path(target[0], run_name="__main__")
+    finally:
+        sys.stdout.flush()
+        account = run.report()
+        print(account, file=sys.stderr)
+        if options["report"] is not None:
+            Path(options["report"]).write_text(json.dumps(account.as_dict()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    _main()
