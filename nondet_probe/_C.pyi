@@ -1,7 +1,5 @@
 # What csrc/bindings.cpp defines. Addresses are integers (Tensor.data_ptr()).
 
-from collections.abc import Sequence
-
 from collections.abc import Callable, Sequence
 
 def available_isas() -> list[str]: ...
