@@ -329,16 +329,18 @@ PYBIND11_MODULE(_C, m) {
   // nondet_probe.mitigate: torch's own kernels under threads that we set.
   m.def("set_one_thread", ndp::set_one_thread);
   m.def("restore_threads", ndp::restore_threads);
-  // Run body(item) for every item, each with one thread, on the threads of OpenMP. An exception
-  // ends the rest; one of them is raised.
-  m.def("each_on_one_thread", [](int workers, int items, const py::function& body) {
+  // Run body(item) for every item, each with one thread, on the threads of OpenMP; on each of these
+  // prepare() first. An exception ends the rest; one of them is raised.
+  m.def("each_on_one_thread", [](int workers, int items, const py::function& prepare,
+                                 const py::function& body) {
     std::exception_ptr failed;
     std::atomic<int> next{0};
     {
       const py::gil_scoped_release released;
       ndp::parallel_run(std::min(workers, items), [&](int) {
-        const ndp::OneThread alone;
         const py::gil_scoped_acquire held;
+        prepare();
+        const ndp::OneThread alone;
         for (int item; !failed && (item = next++) < items;) {
           try {
             body(item);

@@ -33,8 +33,7 @@ static inline bool inexact_after(const void* memory) {
 #endif
 }
 
-// Whether the processor keeps the flag: emulators may not (valgrind is one). Defined in sum.cpp; for
-// files that are compiled once.
+// Whether the processor keeps the flag: emulators may not (valgrind is one).
 bool inexact_is_kept();
 
 }  // namespace ndp

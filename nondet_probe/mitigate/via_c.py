@@ -41,7 +41,8 @@ def on_one_thread(function: Callable[..., Any], *args: Any, **kwargs: Any) -> An
 
 def each_on_one_thread(items: int, body: Callable[[int], None]) -> None:
     """body(item) for item = 0..items-1, each on one thread, side by side on torch's threads."""
-    _C.each_on_one_thread(torch.get_num_threads(), items, body)
+    # As above: each of these threads is asked before its count is set.
+    _C.each_on_one_thread(torch.get_num_threads(), items, torch.get_num_threads, body)
 
 
 def product(a: Tensor, b: Tensor, c: Tensor, alpha: float = 1.0, beta: float = 0.0) -> bool:

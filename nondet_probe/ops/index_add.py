@@ -69,7 +69,9 @@ def index_add_ref(
     """What variant "exact" must give, by fractions and integers alone. Slow."""
     dim = axis("index_add", dim, input.dim())
     x, y = (t.reshape(t.shape or (1,)).movedim(dim, 0) for t in (input, source * alpha))
-    out = rows_ref(x.reshape(x.shape[0], -1), index.reshape(-1), y.reshape(index.numel(), -1))
+    columns = x.shape[1:].numel()
+    rows = x.reshape(x.shape[0], columns)
+    out = rows_ref(rows, index.reshape(-1), y.reshape(index.numel(), columns))
     return out.reshape(x.shape).movedim(0, dim).reshape(input.shape)
 
 

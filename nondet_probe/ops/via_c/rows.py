@@ -27,8 +27,30 @@ def _readable(x: Tensor) -> Tensor:
     return x if x.is_contiguous() else x.contiguous()
 
 
-def _readable_if(x: Tensor | None) -> Tensor | None:
-    return None if x is None else _readable(x)
+def _given(what: str, x: Tensor, elements: int, dtype: torch.dtype) -> Tensor:
+    """The same, of so many elements of this dtype: the kernels trust them. UsageError when not;
+    only operators called past the public functions can come here with others."""
+    if x.numel() != elements or x.dtype is not dtype:
+        raise UsageError(
+            f"{what} has {x.numel()} elements of {x.dtype}, {elements} of {dtype} are needed"
+        )
+    return _readable(x)
+
+
+def _given_if(what: str, x: Tensor | None, elements: int, dtype: torch.dtype) -> Tensor | None:
+    return None if x is None else _given(what, x, elements, dtype)
+
+
+def _whole_rows(x: Tensor, columns: int) -> int:
+    """How many rows of `columns` elements x has. UsageError where something is left over."""
+    if columns < 0 or (x.numel() % columns if columns else x.numel()):
+        raise UsageError(f"a tensor of shape {tuple(x.shape)} has no rows of {columns} elements")
+    return x.numel() // columns if columns else 0
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What statistics are kept in."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def _address(x: Tensor | None) -> int:
@@ -51,9 +73,10 @@ def layer_norm(
     where a tensor has no memory.
     """
     count = at_most(threads)
-    x, weight, bias = _readable(x), _readable_if(weight), _readable_if(bias)
+    x, rows = _readable(x), _whole_rows(x, columns)
+    weight = _given_if("weight", weight, columns, x.dtype)
+    bias = _given_if("bias", bias, columns, x.dtype)
     y = torch.empty(x.shape, dtype=x.dtype)
-    rows = x.numel() // columns if columns else 0
     try:
         _C.layer_norm(
             centred, CODES[x.dtype], x.data_ptr(), rows, columns, _address(weight), _address(bias),
@@ -78,9 +101,10 @@ def layer_norm_backward(
     """The gradients of x, weight and bias; the last two without elements where `parameters` is
     false, the last also where there is no bias. Errors: as sum_all."""
     count = at_most(threads)
-    gradient, x, weight = _readable(gradient), _readable(x), _readable_if(weight)
-    statistics = _readable(statistics)
-    rows = x.numel() // columns if columns else 0
+    x, rows = _readable(x), _whole_rows(x, columns)
+    gradient = _given("gradient", gradient, x.numel(), x.dtype)
+    weight = _given_if("weight", weight, columns, x.dtype)
+    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
     dx = torch.empty(x.shape, dtype=x.dtype)
     dgamma = torch.empty(columns if parameters else 0, dtype=x.dtype)
     dbeta = torch.empty(columns if parameters and centred else 0, dtype=x.dtype)
@@ -110,7 +134,8 @@ def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
 
 def softmax_backward(log: bool, gradient: Tensor, y: Tensor, threads: int | None) -> Tensor:
     """The gradient of x, given y and its gradient. Errors: as norm."""
-    count, gradient, y = at_most(threads), _readable(gradient), _readable(y)
+    count, y = at_most(threads), _readable(y)
+    gradient = _given("gradient", gradient, y.numel(), y.dtype)
     columns = y.shape[-1] if y.dim() else 1
     rows = y.numel() // columns if columns else 0
     dx = torch.empty(y.shape, dtype=y.dtype)
@@ -137,11 +162,12 @@ def cross_entropy(
     """The loss over the last dimension of x, statistics of the rows, (2, rows), and the sum of the
     targets' weights, 0-d float64. Errors: as norm; IndexError for a target that is no class."""
     count = at_most(threads)
-    x, target, weight = _readable(x), _readable(target), _readable_if(weight)
-    rows, columns = target.numel(), x.shape[-1]
+    x, columns = _readable(x), x.shape[-1]
+    rows = x.shape[:-1].numel()
+    target = _given("target", target, rows, torch.int64)
+    weight = _given_if("weight", weight, columns, x.dtype)
     result = torch.empty(() if reduction else target.shape, dtype=x.dtype)
-    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
-    statistics = torch.empty((2, rows), dtype=wide)
+    statistics = torch.empty((2, rows), dtype=_wide(x.dtype))
     weights = torch.empty((), dtype=torch.float64)
     try:
         _C.cross_entropy(
@@ -168,14 +194,18 @@ def cross_entropy_backward(
 ) -> Tensor:
     """The gradient of x. Errors: as norm."""
     count = at_most(threads)
-    x, target, weight = _readable(x), _readable(target), _readable_if(weight)
-    gradient, statistics = _readable(gradient), _readable(statistics)
-    weights = _readable(weights)
+    x, columns = _readable(x), x.shape[-1]
+    rows = x.shape[:-1].numel()
+    target = _given("target", target, rows, torch.int64)
+    weight = _given_if("weight", weight, columns, x.dtype)
+    gradient = _given("gradient", gradient, 1 if reduction else rows, x.dtype)
+    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
+    weights = _given("weights", weights, 1, torch.float64)
     dx = torch.empty(x.shape, dtype=x.dtype)
     try:
         _C.cross_entropy_backward(
-            CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), target.numel(),
-            x.shape[-1], _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
+            CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), rows,
+            columns, _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
             weights.data_ptr(), count, "", dx.data_ptr(),
         )  # fmt: skip
     except ValueError as error:
