@@ -76,10 +76,12 @@ void scatter_atomic(Scattering<T>& job) {
 
 // ---- ordered
 
+// Cells of all tables of a wave: 256 KB of float32.
+constexpr int64_t kTablesCells = 65536;
+
 // Cell by cell, in chunks whose length depends on the number of destinations alone, or in one chunk
-// if it is to be strict. Each chunk is
-// added, in order, to a table of its own, the first to the initial values; the tables are added in
-// the order of the chunks.
+// if it is to be strict. Each chunk is added, in order, to a table of its own, the first to the
+// initial values; the tables are added in the order of the chunks.
 template <class T>
 void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   using Sum = typename Element<T>::Sum;
@@ -97,8 +99,9 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   const int workers = workers_for(n / kWorkerElements, job.threads);
 
   if (workers > 1 && chunks >= workers) {
-    // Some chunks at a time, so that the tables stay few.
-    const int64_t wave = std::min<int64_t>(chunks, 4 * workers);
+    // Some chunks at a time, so that the tables stay in cache: workers wait at the end of a wave.
+    const int64_t fitting = kTablesCells / std::max<int64_t>(destinations, 1);
+    const int64_t wave = std::min<int64_t>(chunks, std::max<int64_t>(fitting, 4 * workers));
     Table<Sum> tables(wave * destinations);
     constexpr int64_t kPiece = 4096;
     const int64_t pieces = (destinations + kPiece - 1) / kPiece;
@@ -145,7 +148,7 @@ void add_rows(Scattering<T>& job) {
   const int64_t columns = job.job.columns, destinations = job.job.destinations;
   const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
   const int64_t lines = (columns + kLine - 1) / kLine;
-  const bool by_columns = lines >= 2 * workers;
+  const bool by_columns = lines >= 16 * workers;
   each_task(workers, workers, [&](int, int64_t part) {
     Patch patch{0, destinations, columns, 0, columns};
     if (by_columns) {

@@ -175,12 +175,29 @@ void add_patch(void* to, const int64_t* index, const void* data, int64_t n, cons
   auto* __restrict sums = static_cast<T*>(to) + patch.first;
   const T* __restrict source = static_cast<const T*>(data) + patch.first;
   const int64_t width = patch.end - patch.first;
-  for (int64_t i = 0; i < n; ++i) {
-    if (i + kAhead < n) __builtin_prefetch(sums + index[i + kAhead] * patch.columns, 1);
-    if (index[i] < patch.low || index[i] >= patch.high) continue;
-    T* __restrict row = sums + index[i] * patch.columns;
-    const T* __restrict x = source + i * patch.columns;
-    for (int64_t c = 0; c < width; ++c) row[c] += x[c];
+  constexpr int64_t kSome = 256, kLine = 64 / sizeof(T), kMostLines = 4;
+  const int64_t fetched = width < kMostLines * kLine ? width : kMostLines * kLine;
+  for (int64_t first = 0; first < n; first += kSome) {
+    const int64_t some = n - first < kSome ? n - first : kSome;
+    // The rows of this patch, found without a branch, which would go wrong for every second row. To
+    // fetch a row of another patch ahead would take it from the processor that is adding to it.
+    int64_t mine[kSome], count = 0;
+    for (int64_t i = first; i < first + some; ++i) {
+      mine[count] = i;
+      count += (index[i] >= patch.low) & (index[i] < patch.high);
+    }
+    for (int64_t k = 0; k < count; ++k) {
+      if (k + kAhead < count) {
+        const int64_t ahead = mine[k + kAhead];
+        for (int64_t c = 0; c < fetched; c += kLine) {
+          __builtin_prefetch(sums + index[ahead] * patch.columns + c, 1);
+          __builtin_prefetch(source + ahead * patch.columns + c);
+        }
+      }
+      T* __restrict row = sums + index[mine[k]] * patch.columns;
+      const T* __restrict x = source + mine[k] * patch.columns;
+      for (int64_t c = 0; c < width; ++c) row[c] += x[c];
+    }
   }
 }
 
