@@ -267,7 +267,9 @@ class FixedPoint {
     const double largest = *std::max_element(most.begin(), most.end());
     int exponent = 0;  // largest < 2^exponent
     std::frexp(largest, &exponent);
-    shift_ = 62 - std::bit_width(static_cast<uint64_t>(job.job.n) + 1) - exponent;
+    // Every number is a multiple of 2^-1074: a finer unit would hold nothing more.
+    const int count_bits = static_cast<int>(std::bit_width(static_cast<uint64_t>(job.job.n) + 1));
+    shift_ = std::min(62 - count_bits - exponent, 1074);
     // One power of two alone may lie outside of fp64.
     up_[0] = std::ldexp(1.0, shift_ / 2);
     up_[1] = std::ldexp(1.0, shift_ - shift_ / 2);

@@ -58,8 +58,8 @@ def register_variants(op: str) -> None:
             Guarantee.ORDER_INVARIANT,
             False,
             (
-                "k 2^(-s - 1) for the k addends of a destination, s = 62 - bit_length(n + 1) - e "
-                "where all |x| < 2^e, then one rounding to the dtype"
+                "k 2^(-s - 1) for the k addends of a destination, s = min(62 - bit_length(n + 1) "
+                "- e, 1074) where all |x| < 2^e, then one rounding to the dtype; none at s = 1074"
             ),
             "8 bytes a destination and thread",
             "one large addend anywhere takes the low bits of all others",

@@ -107,7 +107,7 @@ def bound_of(variant: str, addends: Tensor, n: int, largest: float) -> Fraction:
     if variant == "fixed_point":
         e = Fraction(largest).numerator.bit_length() - Fraction(largest).denominator.bit_length()
         e += Fraction(largest) >= Fraction(2) ** e
-        s = 62 - (n + 1).bit_length() - e
+        s = min(62 - (n + 1).bit_length() - e, 1074)
         return addends.numel() * Fraction(2) ** (-s - 1)
     return Fraction(0)
 
@@ -454,3 +454,11 @@ def test_threads_default_to_those_of_torch(monkeypatch: pytest.MonkeyPatch) -> N
     scatter_add(x, 0, i, x, threads=5)
     index_put(x, (i,), x, threads=7)
     assert taken == [torch.get_num_threads(), 5, 7]
+
+
+def test_fixed_point_of_the_smallest_numbers_is_exact() -> None:
+    """Their unit is that of float64 itself: below it there are no digits to add to."""
+    tiny = from_bits([5, 2 | FORMATS[torch.float64].sign, 1, 3], torch.float64)
+    index, zeros = torch.tensor([0, 0, 1, 0]), torch.zeros(2, dtype=torch.float64)
+    for variant in ("exact", "fixed_point"):
+        assert bits_of(scatter_add(zeros, 0, index, tiny, variant=variant)) == [6, 1]
