@@ -18,6 +18,7 @@ from nondet_probe.cli.place import (
     MAX_THREADS,
     claim_directory,
     give_back,
+    interrupts_wait,
     require_report_libraries,
     stdout_to_stderr,
 )
@@ -94,18 +95,19 @@ def _measure(request: Request, file: Path, rows: list[Row], as_json: bool) -> bo
         console=Console(stderr=True),
     )
     origin = origin_of(snapshot())
-    with quiet, bars:
-        bar = bars.add_task("price list", total=request.settings())
+    try:
+        with quiet, bars:
+            bar = bars.add_task("price list", total=request.settings())
 
-        def progress(what: str, done: int, total: int) -> None:
-            bars.update(bar, description=what, completed=done, total=total)
+            def progress(what: str, done: int, total: int) -> None:
+                bars.update(bar, description=what, completed=done, total=total)
 
-        try:
             for new in price_list(request, MEASURES, progress):
-                append_rows(file, new, origin, COLUMNS_OF_PRICES)
-                rows += new
-        except KeyboardInterrupt:
-            return True
+                with interrupts_wait():  # a row in the file is a row on the page
+                    append_rows(file, new, origin, COLUMNS_OF_PRICES)
+                    rows += new
+    except KeyboardInterrupt:
+        return True
     return False
 
 

@@ -8,7 +8,9 @@ import importlib.util
 import itertools
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ __all__ = [
     "MAX_THREADS",
     "claim_directory",
     "give_back",
+    "interrupts_wait",
     "require_report_libraries",
     "stdout_to_stderr",
 ]
@@ -38,6 +41,27 @@ def give_back(directory: Path) -> None:
         directory.rmdir()
         if directory.parent.name == RUNS:
             directory.parent.rmdir()
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Ctrl-C inside the block takes effect at its end: what belongs together is done whole."""
+    if threading.current_thread() is not threading.main_thread():  # signals never come here
+        yield
+        return
+    came = False
+
+    def wait(_number: int, _frame: object) -> None:
+        nonlocal came
+        came = True
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager

@@ -103,6 +103,32 @@ def test_ctrl_c_before_anything_leaves_nothing(
     assert not (user / "runs").exists()
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_while_rows_are_written_loses_none(
+    call: Call, user: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    from nondet_probe.records.figures import append_rows
+
+    def interrupted(*arguments: Any) -> None:
+        if moment == "before":
+            signal.raise_signal(signal.SIGINT)
+        append_rows(*arguments)
+        if moment == "after":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(
+        "nondet_probe.cli.bench.price_list",
+        lambda *_: iter([of_one_setting(10, 1), of_one_setting(20, 1)]),
+    )
+    monkeypatch.setattr("nondet_probe.cli.bench.append_rows", interrupted)
+    done = call("bench", "--ops", "sum", "--out", "here", "--json")
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert found["interrupted"] is True
+    assert [row["n"] for row in found["rows"]] == [10, 10]
+    assert [row["n"] for row in rows_in(user / "here")] == ["10", "10"]
+
+
 def test_a_real_interrupt_of_a_real_process(user: Path) -> None:
     command = [sys.executable, "-m", "nondet_probe", "bench", "--ops", "sum", "--out", "here"]
     command += ["--sizes", "10,4M", "--repeats", "200"]
