@@ -12,12 +12,7 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                   \
-  namespace level {                          \
-  CumsumKernels cumsum_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(CumsumKernels, cumsum_kernels)
 
 namespace {
 
@@ -44,18 +39,6 @@ struct Job {
     return std::max<int64_t>(kElementsPerWorker / std::max<int64_t>(n, 1), 1);
   }
 };
-
-CumsumKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::cumsum_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::cumsum_kernels(dtype);
-  }
-}
 
 void check(Dtype dtype) {
   if (dtype != Dtype::float64 && dtype != Dtype::float32 && dtype != Dtype::bfloat16 &&
@@ -290,7 +273,7 @@ CumsumVariant cumsum_variant(const std::string& name) {
 void cumsum(Dtype dtype, CumsumVariant variant, const void* x, int64_t rows, int64_t n, int threads,
             const std::string& isa, void* sums) {
   check(dtype);
-  const Job job{kernels_of(choose_isa(isa), dtype),
+  const Job job{cumsum_kernels(choose_isa(isa), dtype),
                 element_bytes(dtype),
                 static_cast<const char*>(x),
                 static_cast<char*>(sums),

@@ -6,17 +6,13 @@
 #include <vector>
 
 #include "isa.hpp"
+#include "formats.hpp"
 #include "levels.hpp"
 #include "workers.hpp"
 
 namespace ndp {
 
-#define NDP_DECLARE(level)             \
-  namespace level {                    \
-  DotKernels dot_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(DotKernels, dot_kernels)
 
 namespace {
 
@@ -39,36 +35,9 @@ struct Job {
   int workers() const { return workers_for(n / kPiece, threads); }
 };
 
-DotKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::dot_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::dot_kernels(dtype);
-  }
-}
-
-const Format& format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("dot and norm take float64, float32, bfloat16 and float16");
-  }
-}
-
 // Whether all products are zeros with different signs; asked only when their sum is zero.
 bool all_negative_zero(const Job& job) {
-  const uint64_t sign = format_of(job.dtype).sign;
+  const uint64_t sign = format_of(job.dtype, "dot (or norm)").sign;
   for (int64_t i = 0; i < job.n; ++i) {
     uint64_t a = 0, b = 0;
     std::memcpy(&a, job.left(i), job.bytes());  // little-endian, like all that is built for
@@ -79,7 +48,7 @@ bool all_negative_zero(const Job& job) {
 }
 
 uint64_t rounded(const Job& job, WideAcc& acc) {
-  const Format& format = format_of(job.dtype);
+  const Format& format = format_of(job.dtype, "dot (or norm)");
   if (job.root) return root_to(acc, format);
   const uint64_t bits = round_to(acc, format, false);
   return bits == 0 && all_negative_zero(job) ? format.sign : bits;
@@ -93,7 +62,7 @@ uint64_t dot_fixed_order(const Job& job) {
   });
   const DefaultFloatMode mode;
   const Partial sum = add_neighbours(partials.data(), static_cast<int64_t>(partials.size()));
-  return round_double(job.root ? std::sqrt(sum) : sum, format_of(job.dtype));
+  return round_double(job.root ? std::sqrt(sum) : sum, format_of(job.dtype, "dot (or norm)"));
 }
 
 uint64_t dot_binned(const Job& job) {
@@ -153,9 +122,9 @@ DotVariant dot_variant(const std::string& op, const std::string& name) {
 
 void dot(Dtype dtype, DotVariant variant, bool root, const void* a, const void* b, int64_t n,
          int threads, const std::string& isa, void* result) {
-  format_of(dtype);
+  format_of(dtype, "dot (or norm)");
   const Job job{dtype,
-                kernels_of(choose_isa(isa), dtype),
+                dot_kernels(choose_isa(isa), dtype),
                 root,
                 static_cast<const char*>(a),
                 static_cast<const char*>(b),

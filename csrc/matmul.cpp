@@ -20,12 +20,7 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                   \
-  namespace level {                          \
-  MatmulKernels matmul_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(MatmulKernels, matmul_kernels)
 
 namespace {
 
@@ -42,18 +37,6 @@ constexpr int64_t kLeastColumns = 64;
 // Multiply-adds that a thread is started for.
 constexpr int64_t kTermsPerWorker = int64_t{1} << 17;
 constexpr int64_t kAlignment = 64;
-
-MatmulKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::matmul_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::matmul_kernels(dtype);
-  }
-}
 
 int64_t rounds_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 int64_t parts(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
@@ -334,7 +317,7 @@ MatmulVariant matmul_variant(const std::string& name) {
 void matmul(const Matmul& job, MatmulVariant variant, int threads, const std::string& isa) {
   const Isa level = choose_isa(isa);
   const ExactDots dots(job.dtype, level);  // of all variants: it refuses other dtypes
-  Plan plan(job, kernels_of(level, job.dtype), threads);
+  Plan plan(job, matmul_kernels(level, job.dtype), threads);
   if (plan.batches * plan.elements() == 0) return;
   if (job.k == 0) {
     std::memset(job.result, 0, plan.batches * plan.elements() * plan.bytes);

@@ -6,49 +6,18 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "formats.hpp"
 #include "levels.hpp"
 #include "product_acc.hpp"
 
 namespace ndp {
 
-#define NDP_DECLARE(level)             \
-  namespace level {                    \
-  SumKernels sum_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(SumKernels, sum_kernels)
 
 namespace {
 
 constexpr int64_t kTerms = 4096;  // converted at a time
 constexpr int64_t kElements = ExactDots::kSide * ExactDots::kSide;
-
-SumKernels kernels_of(Isa isa) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::sum_kernels(Dtype::float64);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::sum_kernels(Dtype::float64);
-  }
-}
-
-Format format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("matmul takes float64, float32, bfloat16 and float16");
-  }
-}
 
 double half_value(uint16_t bits) {
   const int biased = bits >> 10 & 0x1f;
@@ -101,7 +70,7 @@ struct Room {
 }  // namespace
 
 ExactDots::ExactDots(Dtype dtype, Isa isa)
-    : dtype_(dtype), format_(format_of(dtype)), sum_(kernels_of(isa).exact) {}
+    : dtype_(dtype), format_(format_of(dtype, "matmul")), sum_(sum_kernels(isa, Dtype::float64).exact) {}
 
 int64_t ExactDots::room() const { return sizeof(Room); }
 

@@ -12,28 +12,11 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                     \
-  namespace level {                            \
-  ScatterKernels scatter_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(ScatterKernels, scatter_kernels)
 
 namespace scattering {
 
 namespace {
-
-ScatterKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::scatter_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::scatter_kernels(dtype);
-  }
-}
 
 // ---- atomic
 
@@ -224,7 +207,7 @@ ScatterVariant scatter_variant(const std::string& name) {
 
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
   using namespace scattering;
-  const ScatterKernels kernels = kernels_of(choose_isa(isa), job.dtype);
+  const ScatterKernels kernels = scatter_kernels(choose_isa(isa), job.dtype);
   switch (job.dtype) {
     case Dtype::float64:
       return run<double>(variant, job, kernels, threads);

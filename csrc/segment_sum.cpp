@@ -12,6 +12,7 @@
 
 #include "float_mode.hpp"
 #include "isa.hpp"
+#include "formats.hpp"
 #include "levels.hpp"
 #include "narrow.hpp"
 #include "parallel.hpp"
@@ -19,12 +20,7 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                     \
-  namespace level {                            \
-  SegmentKernels segment_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(SegmentKernels, segment_kernels)
 
 namespace {
 
@@ -32,33 +28,6 @@ namespace {
 constexpr int64_t kAtomicRows = 64;
 // What a worker takes at a time.
 constexpr int64_t kSegmentPieceBytes = int64_t{1} << 18;
-
-SegmentKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::segment_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::segment_kernels(dtype);
-  }
-}
-
-const Format& format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("segment_sum takes float64, float32, bfloat16 and float16");
-  }
-}
 
 struct Job : Segments {
   SegmentKernels kernels;
@@ -326,7 +295,7 @@ SegmentVariant segment_variant(const std::string& name) {
 
 void segment_sum(SegmentVariant variant, const Segments& given, int threads,
                  const std::string& isa, void* result) {
-  const Job job{given, kernels_of(choose_isa(isa), given.dtype), format_of(given.dtype), threads,
+  const Job job{given, segment_kernels(choose_isa(isa), given.dtype), format_of(given.dtype, "segment_sum"), threads,
                 static_cast<char*>(result)};
   for (int64_t segment = 0; segment < job.segments; ++segment)
     if (job.rows_of(segment) < 0)

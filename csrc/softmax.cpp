@@ -14,30 +14,13 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                     \
-  namespace level {                            \
-  SoftmaxKernels softmax_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(SoftmaxKernels, softmax_kernels)
 
 namespace {
 
 // Rows whose losses a worker of `atomic` adds up before it adds them to the shared float.
 constexpr int64_t kAtomicRows = 8;
 constexpr int kScratchRows = 4;
-
-SoftmaxKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::softmax_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::softmax_kernels(dtype);
-  }
-}
 
 int64_t padded(int64_t columns) { return (columns + kSumLanes - 1) / kSumLanes * kSumLanes; }
 
@@ -302,7 +285,7 @@ EntropyRows entropy_job(Dtype dtype, const void* x, const int64_t* target, int64
 void softmax(Dtype dtype, bool log, const void* x, int64_t rows, int64_t columns, int threads,
              const std::string& isa, void* y) {
   row_format(dtype);
-  const SoftmaxKernels kernels = kernels_of(choose_isa(isa), dtype);
+  const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, x, nullptr, y};
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax : kernels.softmax)(job, first, count, scratch);
@@ -312,7 +295,7 @@ void softmax(Dtype dtype, bool log, const void* x, int64_t rows, int64_t columns
 void softmax_backward(Dtype dtype, bool log, const void* gradient, const void* y, int64_t rows,
                       int64_t columns, int threads, const std::string& isa, void* dx) {
   row_format(dtype);
-  const SoftmaxKernels kernels = kernels_of(choose_isa(isa), dtype);
+  const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, y, gradient, dx};
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax_backward : kernels.softmax_backward)(job, first, count, scratch);
@@ -324,7 +307,7 @@ void cross_entropy(Dtype dtype, RowsVariant variant, const void* x, const int64_
                    int threads, const std::string& isa, void* result, void* statistics,
                    double* weights) {
   row_format(dtype);
-  const SoftmaxKernels kernels = kernels_of(choose_isa(isa), dtype);
+  const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   for (int64_t row = 0; row < rows; ++row)
     if (target[row] != options.ignored && (target[row] < 0 || target[row] >= columns))
       throw std::out_of_range("target " + std::to_string(target[row]) + " at position " +
@@ -343,7 +326,7 @@ void cross_entropy_backward(Dtype dtype, const void* gradient, const void* x, co
                             const EntropyOptions& options, const void* statistics, double weights,
                             int threads, const std::string& isa, void* dx) {
   row_format(dtype);
-  const SoftmaxKernels kernels = kernels_of(choose_isa(isa), dtype);
+  const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const EntropyRows job =
       entropy_job(dtype, x, target, rows, columns, weight, options, statistics, dx);
   if (dtype == Dtype::float64)
@@ -354,7 +337,7 @@ void cross_entropy_backward(Dtype dtype, const void* gradient, const void* x, co
 
 void exp_all(Dtype dtype, const void* x, int64_t n, const std::string& isa, void* result) {
   const DefaultFloatMode mode;
-  kernels_of(choose_isa(isa), dtype).exp(x, n, result);
+  softmax_kernels(choose_isa(isa), dtype).exp(x, n, result);
 }
 
 void log_all(const double* x, int64_t n, double* result) {

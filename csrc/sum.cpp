@@ -11,42 +11,12 @@
 
 namespace ndp {
 
-#define NDP_DECLARE(level)                       \
-  namespace level {                              \
-  SumKernels sum_kernels(Dtype dtype);           \
-  BaselineKernels baseline_kernels(Dtype dtype); \
-  ColumnKernels column_kernels(Dtype dtype);     \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(SumKernels, sum_kernels)
+NDP_KERNELS(BaselineKernels, baseline_kernels)
+NDP_KERNELS(ColumnKernels, column_kernels)
 
 AllSumKernels all_sum_kernels(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level)                                                 \
-  case Isa::level:                                                      \
-    return {level::sum_kernels(dtype), level::baseline_kernels(dtype), \
-            level::column_kernels(dtype)};
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return {portable::sum_kernels(dtype), portable::baseline_kernels(dtype),
-              portable::column_kernels(dtype)};
-  }
-}
-
-const Format& sum_format(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("sum takes float64, float32, bfloat16 and float16");
-  }
+  return {sum_kernels(isa, dtype), baseline_kernels(isa, dtype), column_kernels(isa, dtype)};
 }
 
 bool all_negative_zero(const Job& job) {
@@ -260,7 +230,7 @@ SumVariant sum_variant(const std::string& name) {
 }
 
 void sum(const SumTask& task, const void* x, int64_t n, const std::string& isa, void* result) {
-  const Format& format = sum_format(task.dtype);
+  const Format& format = format_of(task.dtype, "sum");
   const AllSumKernels kernels = all_sum_kernels(choose_isa(isa), task.dtype);
   const DefaultFloatMode mode;
   const uint64_t bits = sum_bits({task, &kernels, &format, static_cast<const char*>(x), nullptr, 0,

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "float_mode.hpp"
+#include "formats.hpp"
 #include "gather.hpp"
 #include "inexact.hpp"
 #include "isa.hpp"
@@ -24,9 +25,6 @@ struct AllSumKernels {
   ColumnKernels columns;
 };
 AllSumKernels all_sum_kernels(Isa isa, Dtype dtype);
-
-// Throws std::invalid_argument for a dtype that is not taken.
-const Format& sum_format(Dtype dtype);
 
 constexpr int64_t kGatherBytes = 256 << 10;  // what is copied together at a time
 // Below this for each thread, a further one does not pay.

@@ -169,7 +169,7 @@ void sum_matrices(const Sums& sums) {
 
 void sum_over(const SumTask& task, const void* x, const Layout& layout,
               const std::vector<bool>& reduced, const std::string& isa, void* results) {
-  const Format& format = sum_format(task.dtype);
+  const Format& format = format_of(task.dtype, "sum");
   const AllSumKernels kernels = all_sum_kernels(choose_isa(isa), task.dtype);
   const DefaultFloatMode mode;
   Sums sums{{task, &kernels, &format, static_cast<const char*>(x), nullptr, 0, 0, task.threads},

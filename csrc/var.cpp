@@ -5,18 +5,14 @@
 #include <vector>
 
 #include "isa.hpp"
+#include "formats.hpp"
 #include "levels.hpp"
 #include "moments.hpp"
 #include "workers.hpp"
 
 namespace ndp {
 
-#define NDP_DECLARE(level)             \
-  namespace level {                    \
-  VarKernels var_kernels(Dtype dtype); \
-  }
-NDP_EACH_LEVEL(NDP_DECLARE)
-#undef NDP_DECLARE
+NDP_KERNELS(VarKernels, var_kernels)
 
 namespace {
 
@@ -47,33 +43,6 @@ struct Job {
     std::memcpy(mean + row * bytes(), &of_mean, bytes());
   }
 };
-
-VarKernels kernels_of(Isa isa, Dtype dtype) {
-  switch (isa) {
-#define NDP_CASE(level) \
-  case Isa::level:      \
-    return level::var_kernels(dtype);
-    NDP_EACH_LEVEL(NDP_CASE)
-#undef NDP_CASE
-    default:
-      return portable::var_kernels(dtype);
-  }
-}
-
-const Format& format_of(Dtype dtype) {
-  switch (dtype) {
-    case Dtype::float64:
-      return kFormat64;
-    case Dtype::float32:
-      return kFormat32;
-    case Dtype::bfloat16:
-      return kFormatBf16;
-    case Dtype::float16:
-      return kFormat16;
-    default:
-      throw std::invalid_argument("var takes float64, float32, bfloat16 and float16");
-  }
-}
 
 // ---- in floating point: parts of a row, each in 64 lanes; the parts' sums as neighbours.
 
@@ -240,9 +209,9 @@ VarVariant var_variant(const std::string& name) {
 
 void var_mean(Dtype dtype, VarVariant variant, const void* x, int64_t rows, int64_t n,
               int64_t correction, int threads, const std::string& isa, void* var, void* mean) {
-  const Format& format = format_of(dtype);
+  const Format& format = format_of(dtype, "var");
   const Job job{dtype,
-                kernels_of(choose_isa(isa), dtype),
+                var_kernels(choose_isa(isa), dtype),
                 format,
                 static_cast<const char*>(x),
                 rows,
