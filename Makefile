@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*) setup.py pyproject.toml
 
+# The kernels for GPUs are built where there is one; elsewhere the tests compile what they need.
+export NONDET_PROBE_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
+
 .PHONY: demo test check lint types format bench sanitize torture build clean
 
 build: $(VENV)/built

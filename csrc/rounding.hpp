@@ -17,9 +17,9 @@ struct Leading {
 
 NDP_HD static inline int leading_zeros(unsigned __int128 x) {
   const uint64_t high = static_cast<uint64_t>(x >> 64);
-  if (high != 0) return __builtin_clzll(high);
+  if (high != 0) return leading_zeros(high);
   const uint64_t low = static_cast<uint64_t>(x);
-  return low != 0 ? 64 + __builtin_clzll(low) : 128;
+  return low != 0 ? 64 + leading_zeros(low) : 128;
 }
 
 // The bit pattern of +-x in `format`. Where x is sticky, its bits must reach at least two places

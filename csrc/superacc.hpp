@@ -49,11 +49,27 @@ struct Format {
   uint64_t sign;
 };
 
-constexpr Format kFormat64{53, -1074, 0x7ff0000000000000u, 0x7ff8000000000000u,
-                           0x8000000000000000u};
-constexpr Format kFormat32{24, -149, 0x7f800000u, 0x7fc00000u, 0x80000000u};
-constexpr Format kFormatBf16{8, -133, 0x7f80u, 0x7fc0u, 0x8000u};
-constexpr Format kFormat16{11, -24, 0x7c00u, 0x7e00u, 0x8000u};
+// Functions, because device code cannot refer to a constant of the host's.
+NDP_HD constexpr Format format64() {
+  return {53, -1074, 0x7ff0000000000000u, 0x7ff8000000000000u, 0x8000000000000000u};
+}
+NDP_HD constexpr Format format32() { return {24, -149, 0x7f800000u, 0x7fc00000u, 0x80000000u}; }
+NDP_HD constexpr Format format_bf16() { return {8, -133, 0x7f80u, 0x7fc0u, 0x8000u}; }
+NDP_HD constexpr Format format16() { return {11, -24, 0x7c00u, 0x7e00u, 0x8000u}; }
+
+constexpr Format kFormat64 = format64();
+constexpr Format kFormat32 = format32();
+constexpr Format kFormatBf16 = format_bf16();
+constexpr Format kFormat16 = format16();
+
+// x is not 0.
+NDP_HD static inline int leading_zeros(uint64_t x) {
+#if defined(__CUDA_ARCH__)
+  return __clzll(static_cast<long long>(x));
+#else
+  return __builtin_clzll(x);
+#endif
+}
 
 NDP_HD static inline void clear(Superacc& acc) { std::memset(&acc, 0, sizeof acc); }
 
@@ -163,7 +179,7 @@ NDP_HD static inline uint64_t round_to(Superacc& acc, const Format& format, bool
   if (high < 0) return negative_zero ? format.sign : 0;
 
   // Bit positions count from kLowestExponent. `last` is the position of the result's lowest bit.
-  const int top = 32 * high + 63 - __builtin_clzll(static_cast<uint64_t>(acc.digit[high]));
+  const int top = 32 * high + 63 - leading_zeros(static_cast<uint64_t>(acc.digit[high]));
   const int floor = format.lowest_exponent - kLowestExponent;
   const int last = top - (format.precision - 1) > floor ? top - (format.precision - 1) : floor;
 
