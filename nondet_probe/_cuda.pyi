@@ -1,5 +1,5 @@
-# What csrc/device_bindings.cpp defines. Addresses are integers (Tensor.data_ptr()); blocks: the size
-# of the launch, 0 fills the device; stream: a cudaStream_t.
+# What csrc/device_bindings.cpp defines. Addresses are integers (Tensor.data_ptr()); blocks: the
+# size of the launch, 0 fills the device; stream: a cudaStream_t.
 
 # nondet_probe.ops: x is contiguous [outer, n, inner], the results [outer, inner].
 def sum_workspace(
