@@ -15,7 +15,6 @@
 
 #if defined(__CUDACC__)
 
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <stdexcept>

@@ -49,7 +49,10 @@ __device__ inline float partial_of(Bfloat16 x) {
 }
 __device__ inline float partial_of(Float16 x) {
 #if defined(__CUDA_ARCH__)
-  return __half2float(__ushort_as_half(x.bits));
+  // Not cuda_fp16.h, which needs headers of CCCL beside it.
+  float wide;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(x.bits));
+  return wide;
 #else
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
   const uint32_t magnitude = x.bits & 0x7fff;
