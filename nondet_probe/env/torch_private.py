@@ -7,13 +7,15 @@ documented way to see every op.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad as _forward_mode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,6 +24,7 @@ __all__ = [
     "Interception",
     "OpOverload",
     "TorchDispatchMode",
+    "autograd_alone_sees",
     "below_autograd",
     "cpu_overloads",
     "current_autograd_node",
@@ -45,6 +48,23 @@ _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 
+def _always() -> bool:
+    return True
+
+
+# Without one of these every call of an op goes through the dispatcher, which takes some
+# microseconds. Each tells whether something is on that may watch calls: a dispatch mode, a mode of
+# `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler.
+_keys_of = getattr(torch._C, "_dispatch_keys", None)
+_WATCHERS: tuple[Callable[[], Any], ...] = (
+    getattr(torch._C, "_len_torch_dispatch_stack", _always),
+    getattr(torch._C, "_is_torch_function_mode_enabled", _always),
+    _transforms_active or _always,
+    getattr(torch._C, "_is_tracing", _always),
+    getattr(torch.autograd, "_profiler_enabled", _always),
+)
+
+
 def current_autograd_node() -> Any | None:
     """The autograd node whose backward runs on this thread; None outside of a backward pass.
 
@@ -56,12 +76,40 @@ def current_autograd_node() -> Any | None:
 
 def forward_mode_is_on() -> bool:
     """Whether a dual level of forward-mode differentiation is open, or it cannot be told."""
-    return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
+    return getattr(_forward_mode, "_current_level", 0) >= 0
 
 
 def transforms_are_on() -> bool:
     """Whether a transform of torch.func (grad, vmap, ...) is at work, or it cannot be told."""
     return _transforms_active is None or bool(_transforms_active())
+
+
+def _key_set(*names: str) -> int:
+    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, names[0]))
+    for name in names[1:]:
+        keys = keys.add(getattr(torch._C.DispatchKey, name))
+    return int(keys.raw_repr())
+
+
+# Outside of torch.inference_mode and inside of it.
+_PLAIN = (
+    _key_set("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"),
+    _key_set("CPU", "AutocastCPU"),
+)
+_intercepted: Counter[str] = Counter()
+
+
+def autograd_alone_sees(name: str, tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether a call of an overload with these tensors, of no subclass, would go through autograd
+    in reverse mode and straight on to the kernel for CPU: they are dense, there, and hold their
+    numbers as they are; nothing is on that may watch it, no dual level and no `Interception`."""
+    if _keys_of is None or name in _intercepted or forward_mode_is_on():
+        return False
+    for tensor in tensors:
+        if _keys_of(tensor).raw_repr() not in _PLAIN:
+            return False
+    dispatch, function, transform, tracer, profiler = _WATCHERS
+    return not (dispatch() or function() or transform() or tracer() or profiler())
 
 
 def last_sequence_number() -> int | None:
@@ -184,6 +232,7 @@ class Interception:
 
     def __init__(self) -> None:
         self._libraries: dict[str, Any] = {}
+        self._names: list[str] = []
 
     def put(self, name: str, make: Callable[[Callable[..., Any]], Any]) -> None:
         """From now on `make(original)` answers calls of overload `name` on dense CPU tensors;
@@ -217,9 +266,16 @@ class Interception:
         if namespace not in self._libraries:
             self._libraries[namespace] = torch._C._dispatch_library("IMPL", namespace, "")
         self._libraries[namespace].impl(rest, _GATE, kernel, True)
+        self._names.append(name)
+        _intercepted[name] += 1
 
     def remove(self) -> None:
         """Every kernel as it was before."""
         for library in self._libraries.values():
             library.reset()
         self._libraries.clear()
+        for name in self._names:
+            _intercepted[name] -= 1
+            if not _intercepted[name]:
+                del _intercepted[name]
+        self._names.clear()

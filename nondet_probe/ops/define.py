@@ -1,15 +1,17 @@
 """How an op becomes an operator of torch: seen by dispatch modes, torch.compile and autograd.
 
 Ops are registered piece by piece: `torch.library.custom_op` would import torch._dynamo on the first
-call, some two seconds, and take 12 us on every one. What a small call costs is counted here: 4.5 us
-for a kernel written in Python, 4 more for an autograd key with a Python formula. So calls that need
-no gradient go in below autograd. Calls that need one take its formula with them, as an
-`autograd.Function` made here: the one that torch would make costs 20 us more.
+call, some two seconds, and take 12 us on every one. What a small call costs is counted here. Where
+nothing but autograd would see a call, its kernel is called as the function that it is: the way
+through the dispatcher takes 4 us, and 4 more with an autograd key that has a Python formula. Calls
+that need a gradient take their formula with them, as an `autograd.Function` made here: the one that
+torch would make costs 20 us more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from nondet_probe.env.torch_private import (
     OpOverload,
+    autograd_alone_sees,
     below_autograd,
     forward_mode_is_on,
     transforms_are_on,
@@ -50,56 +53,110 @@ def define(
     torch.library.register_fake(name, fake)
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
-    overload = getattr(torch.ops.nondet_probe, op).default
-    if "Tensor[]" in schema or "Tensor?[]" in schema:
-        with_gradient = overload  # only torch's own knows how to look into lists
-    else:
-        with_gradient = _with_gradient(op, overload, setup_context, backward)
+    overload: OpOverload = getattr(torch.ops.nondet_probe, op).default
+    tensors_in = _tensors_in(overload)
+    defaults = tuple(argument.default_value for argument in overload._schema.arguments)
+
+    def dispatched(*given: Any) -> Any:
+        with below_autograd():
+            return overload(*given)
+
+    formula = setup_context, backward
+    dispatched_with_gradient = _with_gradient(op, dispatched, defaults, *formula)
+    direct_with_gradient = _with_gradient(op, cpu, defaults, *formula)
+    has_list = "Tensor[]" in schema or "Tensor?[]" in schema
 
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
             return overload(*given)
-        needs_gradient, has_list = False, False
-        for value in given:
-            has_list = has_list or isinstance(value, list)
-            if isinstance(value, Tensor):
-                # What the dispatcher would refuse at length, in the name of all its backends.
-                if not value.is_cpu:
-                    raise TypeError(_elsewhere(op, value))
-                if value.layout is not torch.strided:
-                    raise TypeError(
-                        f"{op} takes dense tensors, got layout {value.layout}; pass x.to_dense()"
-                    )
-                needs_gradient = needs_gradient or value.requires_grad
-        if forward_mode_is_on():
-            _refuse_tangents(op, given)
-        if needs_gradient and torch.is_grad_enabled():
-            if backward is None:
-                raise TypeError(f"{op} has no derivative; pass x.detach()")
-            # An autograd.Function of our own takes no lists and no transforms.
-            if has_list or transforms_are_on():
-                return overload(*given)
-            return with_gradient(*given)
-        with below_autograd():
-            return overload(*given)
+        tensors = tensors_in(given)
+        if tensors is not None and autograd_alone_sees(name, tensors):
+            run, run_with_gradient = cpu, direct_with_gradient
+        else:
+            run, run_with_gradient = dispatched, dispatched_with_gradient
+            tensors = _checked(op, given)
+            if forward_mode_is_on():
+                _refuse_tangents(op, tensors)
+        if torch.is_grad_enabled():
+            for tensor in tensors:
+                if tensor.requires_grad:
+                    if backward is None:
+                        raise TypeError(f"{op} has no derivative; pass x.detach()")
+                    # An autograd.Function of our own takes no lists of tensors and no transforms.
+                    if has_list or transforms_are_on():
+                        return overload(*given)
+                    return run_with_gradient(*given)
+        return run(*given)
 
     return call
 
 
+_CLASSES: dict[str, tuple[type, ...]] = {
+    "Tensor": (torch.Tensor, torch.nn.Parameter),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "str": (str,),
+}
+
+
+def _fits(kind: str, value: object) -> bool:
+    """Whether the dispatcher would hand a value on as it is for an argument of this kind."""
+    if kind.startswith("Optional["):
+        return value is None or _fits(kind[9:-1], value)
+    if kind.startswith("List["):
+        return type(value) is list and all(_fits(kind[5:-1], one) for one in value)
+    return type(value) in _CLASSES.get(kind, ())
+
+
+def _tensors_in(overload: OpOverload) -> Callable[[tuple[Any, ...]], tuple[Tensor, ...] | None]:
+    """A function that finds the tensors among the arguments of a call, those in a list too; None
+    where an argument is not just what the schema says: the dispatcher would convert it or refuse
+    it, or a tensor's class would answer."""
+    kinds = [str(argument.type) for argument in overload._schema.arguments]
+    lists = [at for at, kind in enumerate(kinds) if "List[" in kind]
+    assert len(lists) < 2, "a second list of arguments would be mixed up with the first"
+    # By the types of arguments.
+    pickers: dict[object, Callable[[tuple[Any, ...]], tuple[Tensor, ...]] | None] = {}
+
+    def tensors_in(given: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+        types: object = tuple(map(type, given))
+        values = given
+        for at in lists:
+            if type(given[at]) is list:
+                types = types, tuple(map(type, given[at]))
+                values = (*given, *given[at])
+        try:
+            pick = pickers[types]
+        except KeyError:
+            fits = len(given) <= len(kinds) and all(map(_fits, kinds, given))
+            pick = pickers[types] = _picker(values) if fits else None
+        return None if pick is None else pick(values)
+
+    return tensors_in
+
+
+def _picker(values: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], tuple[Tensor, ...]]:
+    """A function that gives what stands where there are tensors here."""
+    places = [at for at, value in enumerate(values) if isinstance(value, Tensor)]
+    if len(places) == 1:
+        return itemgetter(slice(places[0], places[0] + 1))
+    return itemgetter(*places)
+
+
 def _with_gradient(
     op: str,
-    overload: OpOverload,
+    run: Callable[..., Any],
+    defaults: tuple[Any, ...],
     setup_context: Callable[..., None] | None,
     backward: Callable[..., Any] | None,
 ) -> Callable[..., Any]:
     """What `torch.library.register_autograd` makes of the formula, without what it needs to be
-    called by the dispatcher."""
-    defaults = tuple(argument.default_value for argument in overload._schema.arguments)
+    called by the dispatcher. defaults: of all arguments."""
 
     def forward(ctx: Any, *given: Any) -> Any:
         given += defaults[len(given) :]
-        with below_autograd():
-            output = overload(*given)
+        output = run(*given)
         if setup_context is not None:
             setup_context(ctx, given, output)
         return output
@@ -110,14 +167,22 @@ def _with_gradient(
     return apply
 
 
-def _elsewhere(op: str, tensor: Tensor) -> str:
-    return f"{op} takes tensors on cpu, got one on {tensor.device}; pass x.cpu()"
+def _checked(op: str, given: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """The tensors among the arguments. TypeError for what the dispatcher would refuse at length, in
+    the name of all its backends."""
+    tensors = tuple(value for value in given if isinstance(value, Tensor))
+    for tensor in tensors:
+        if not tensor.is_cpu:
+            raise TypeError(f"{op} takes tensors on cpu, got one on {tensor.device}; pass x.cpu()")
+        if tensor.layout is not torch.strided:
+            raise TypeError(
+                f"{op} takes dense tensors, got layout {tensor.layout}; pass x.to_dense()"
+            )
+    return tensors
 
 
-def _refuse_tangents(op: str, given: tuple[Any, ...]) -> None:
-    for value in given:
-        if not isinstance(value, Tensor):
-            continue
-        dual = torch.autograd.forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+def _refuse_tangents(op: str, tensors: Sequence[Tensor]) -> None:
+    for tensor in tensors:
+        dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
         if dual.tangent is not None:
             raise TypeError(f"{op} has no forward-mode derivative; use reverse mode (backward)")
