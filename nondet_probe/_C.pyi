@@ -30,7 +30,7 @@ def sum_over(
     x: int,
     shape: Sequence[int],
     strides: Sequence[int],
-    reduced: Sequence[bool],
+    dims: Sequence[int],
     threads: int,
     isa: str,
     results: int,

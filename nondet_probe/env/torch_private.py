@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
 from typing import Any
@@ -24,8 +24,8 @@ __all__ = [
     "Interception",
     "OpOverload",
     "TorchDispatchMode",
-    "autograd_alone_sees",
     "below_autograd",
+    "calls_are_watched",
     "cpu_overloads",
     "current_autograd_node",
     "forward_mode_is_on",
@@ -52,10 +52,9 @@ def _always() -> bool:
     return True
 
 
-# Without one of these every call of an op goes through the dispatcher, which takes some
-# microseconds. Each tells whether something is on that may watch calls: a dispatch mode, a mode of
-# `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler.
-_keys_of = getattr(torch._C, "_dispatch_keys", None)
+# Each tells whether something is on that may watch calls: a dispatch mode, a mode of
+# `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler. Without one of them
+# every call of an op goes through the dispatcher, which takes some microseconds.
 _WATCHERS: tuple[Callable[[], Any], ...] = (
     getattr(torch._C, "_len_torch_dispatch_stack", _always),
     getattr(torch._C, "_is_torch_function_mode_enabled", _always),
@@ -63,6 +62,7 @@ _WATCHERS: tuple[Callable[[], Any], ...] = (
     getattr(torch._C, "_is_tracing", _always),
     getattr(torch.autograd, "_profiler_enabled", _always),
 )
+_intercepted: Counter[str] = Counter()
 
 
 def current_autograd_node() -> Any | None:
@@ -84,32 +84,20 @@ def transforms_are_on() -> bool:
     return _transforms_active is None or bool(_transforms_active())
 
 
-def _key_set(*names: str) -> int:
-    keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, names[0]))
-    for name in names[1:]:
-        keys = keys.add(getattr(torch._C.DispatchKey, name))
-    return int(keys.raw_repr())
-
-
-# Outside of torch.inference_mode and inside of it.
-_PLAIN = (
-    _key_set("CPU", "ADInplaceOrView", "AutogradCPU", "AutocastCPU"),
-    _key_set("CPU", "AutocastCPU"),
-)
-_intercepted: Counter[str] = Counter()
-
-
-def autograd_alone_sees(name: str, tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether a call of an overload with these tensors, of no subclass, would go through autograd
-    in reverse mode and straight on to the kernel for CPU: they are dense, there, and hold their
-    numbers as they are; nothing is on that may watch it, no dual level and no `Interception`."""
-    if _keys_of is None or name in _intercepted or forward_mode_is_on():
-        return False
-    for tensor in tensors:
-        if _keys_of(tensor).raw_repr() not in _PLAIN:
-            return False
+def calls_are_watched(name: str) -> bool:
+    """Whether anything but autograd in reverse mode may see a call of an overload with plain
+    tensors: a mode of either kind, a transform of torch.func, forward mode, a tracer, a profiler or
+    an `Interception`; or it cannot be told."""
     dispatch, function, transform, tracer, profiler = _WATCHERS
-    return not (dispatch() or function() or transform() or tracer() or profiler())
+    return bool(
+        dispatch()
+        or function()
+        or transform()
+        or tracer()
+        or profiler()
+        or forward_mode_is_on()
+        or name in _intercepted
+    )
 
 
 def last_sequence_number() -> int | None:

@@ -181,13 +181,33 @@ def _forward_cpu(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_dtype("cross_entropy", variant, x)
+    rows = target.numel()
+    statistics = x.new_empty(2, rows, dtype=_statistics_dtype(x))
+    weights = x.new_empty((), dtype=torch.float64)
+    loss = via_c.cross_entropy(
+        variant, x, target, weight, ignore_index, reduction, smoothing, statistics, weights, threads
+    )
+    return loss, statistics, weights
+
+
+def _loss_cpu(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    smoothing: float,
+    variant: str,
+    threads: int | None = None,
+) -> Tensor:
+    check_dtype("cross_entropy", variant, x)
     return via_c.cross_entropy(
-        variant, x, target, weight, ignore_index, reduction, smoothing, threads
+        variant, x, target, weight, ignore_index, reduction, smoothing, None, None, threads
     )
 
 
-def _loss_cpu(*given: Any) -> Tensor:
-    return _forward_cpu(*given)[0]
+def _statistics_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 def _forward_fake(
@@ -198,10 +218,9 @@ def _forward_fake(
     reduction: int,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
     return (
         x.new_empty(() if reduction else target.shape),
-        x.new_empty((2, target.numel()), dtype=wide),
+        x.new_empty((2, target.numel()), dtype=_statistics_dtype(x)),
         x.new_empty((), dtype=torch.float64),
     )
 

@@ -10,7 +10,7 @@ torch would make costs 20 us more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
 from typing import Any
 
@@ -19,8 +19,8 @@ from torch import Tensor
 
 from nondet_probe.env.torch_private import (
     OpOverload,
-    autograd_alone_sees,
     below_autograd,
+    calls_are_watched,
     forward_mode_is_on,
     transforms_are_on,
 )
@@ -69,23 +69,33 @@ def define(
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
             return overload(*given)
-        tensors = tensors_in(given)
-        if tensors is not None and autograd_alone_sees(name, tensors):
+        fits, tensors = tensors_in(given)
+        needs_gradient = False
+        for tensor in tensors:
+            # What the dispatcher would refuse at length, in the name of all its backends.
+            if not tensor.is_cpu:
+                raise TypeError(_elsewhere(op, tensor))
+            if tensor.layout is not torch.strided:
+                raise TypeError(
+                    f"{op} takes dense tensors, got layout {tensor.layout}; pass x.to_dense()"
+                )
+            if tensor.is_neg() or tensor.is_nested:
+                fits = False
+            if tensor.requires_grad:
+                needs_gradient = True
+        if fits and not calls_are_watched(name):
             run, run_with_gradient = cpu, direct_with_gradient
         else:
             run, run_with_gradient = dispatched, dispatched_with_gradient
-            tensors = _checked(op, given)
             if forward_mode_is_on():
                 _refuse_tangents(op, tensors)
-        if torch.is_grad_enabled():
-            for tensor in tensors:
-                if tensor.requires_grad:
-                    if backward is None:
-                        raise TypeError(f"{op} has no derivative; pass x.detach()")
-                    # An autograd.Function of our own takes no lists of tensors and no transforms.
-                    if has_list or transforms_are_on():
-                        return overload(*given)
-                    return run_with_gradient(*given)
+        if needs_gradient and torch.is_grad_enabled():
+            if backward is None:
+                raise TypeError(f"{op} has no derivative; pass x.detach()")
+            # An autograd.Function of our own takes no lists of tensors and no transforms.
+            if has_list or transforms_are_on():
+                return overload(*given)
+            return run_with_gradient(*given)
         return run(*given)
 
     return call
@@ -109,17 +119,19 @@ def _fits(kind: str, value: object) -> bool:
     return type(value) in _CLASSES.get(kind, ())
 
 
-def _tensors_in(overload: OpOverload) -> Callable[[tuple[Any, ...]], tuple[Tensor, ...] | None]:
-    """A function that finds the tensors among the arguments of a call, those in a list too; None
-    where an argument is not just what the schema says: the dispatcher would convert it or refuse
-    it, or a tensor's class would answer."""
+Tensors = tuple[Tensor, ...]
+
+
+def _tensors_in(overload: OpOverload) -> Callable[[tuple[Any, ...]], tuple[bool, Tensors]]:
+    """A function of the arguments of a call: whether all of them are just what the schema says, so
+    that the dispatcher would neither convert nor refuse one, nor a tensor's class answer for it;
+    and the tensors among them, those in a list too."""
     kinds = [str(argument.type) for argument in overload._schema.arguments]
     lists = [at for at, kind in enumerate(kinds) if "List[" in kind]
     assert len(lists) < 2, "a second list of arguments would be mixed up with the first"
-    # By the types of arguments.
-    pickers: dict[object, Callable[[tuple[Any, ...]], tuple[Tensor, ...]] | None] = {}
+    known: dict[object, tuple[bool, Callable[[tuple[Any, ...]], Tensors]]] = {}  # by types
 
-    def tensors_in(given: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+    def tensors_in(given: tuple[Any, ...]) -> tuple[bool, Tensors]:
         types: object = tuple(map(type, given))
         values = given
         for at in lists:
@@ -127,20 +139,21 @@ def _tensors_in(overload: OpOverload) -> Callable[[tuple[Any, ...]], tuple[Tenso
                 types = types, tuple(map(type, given[at]))
                 values = (*given, *given[at])
         try:
-            pick = pickers[types]
+            fits, pick = known[types]
         except KeyError:
             fits = len(given) <= len(kinds) and all(map(_fits, kinds, given))
-            pick = pickers[types] = _picker(values) if fits else None
-        return None if pick is None else pick(values)
+            pick = _picker(values)
+            known[types] = fits, pick
+        return fits, pick(values)
 
     return tensors_in
 
 
-def _picker(values: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], tuple[Tensor, ...]]:
+def _picker(values: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], Tensors]:
     """A function that gives what stands where there are tensors here."""
     places = [at for at, value in enumerate(values) if isinstance(value, Tensor)]
-    if len(places) == 1:
-        return itemgetter(slice(places[0], places[0] + 1))
+    if len(places) < 2:
+        return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
     return itemgetter(*places)
 
 
@@ -167,21 +180,11 @@ def _with_gradient(
     return apply
 
 
-def _checked(op: str, given: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """The tensors among the arguments. TypeError for what the dispatcher would refuse at length, in
-    the name of all its backends."""
-    tensors = tuple(value for value in given if isinstance(value, Tensor))
-    for tensor in tensors:
-        if not tensor.is_cpu:
-            raise TypeError(f"{op} takes tensors on cpu, got one on {tensor.device}; pass x.cpu()")
-        if tensor.layout is not torch.strided:
-            raise TypeError(
-                f"{op} takes dense tensors, got layout {tensor.layout}; pass x.to_dense()"
-            )
-    return tensors
+def _elsewhere(op: str, tensor: Tensor) -> str:
+    return f"{op} takes tensors on cpu, got one on {tensor.device}; pass x.cpu()"
 
 
-def _refuse_tangents(op: str, tensors: Sequence[Tensor]) -> None:
+def _refuse_tangents(op: str, tensors: Tensors) -> None:
     for tensor in tensors:
         dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
         if dual.tangent is not None:

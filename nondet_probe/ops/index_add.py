@@ -107,8 +107,7 @@ def _on_cpu(
     if alpha != 1:
         source = source * alpha
     if input.dim() <= 1:
-        add_rows(out if out.dim() else out.view(1), index, source, variant, threads)
-        return out
+        return add_rows(out, out.numel(), index, source, variant, threads)
     before = math.prod(input.shape[:dim])
     size = input.shape[dim]
     columns = math.prod(input.shape[dim + 1 :])
@@ -116,10 +115,9 @@ def _on_cpu(
         # Rows of `before` tables, one below the other.
         index = via_c.checked_indices(index, size, "index_add")
         index = (torch.arange(before).unsqueeze(1) * size + index).reshape(-1)
-    rows = out.view(before * size, columns)
     # The bits are the same along any dimension.
-    add_rows(rows, index, source, variant, threads, strict=before * columns != 1)
-    return out
+    strict = before * columns != 1
+    return add_rows(out, before * size, index, source, variant, threads, strict=strict)
 
 
 def _without_data(

@@ -24,7 +24,7 @@ from torch import Tensor
 from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
-from nondet_probe.ops.dims import as_rows, checked_dims, result_shape
+from nondet_probe.ops.dims import as_rows, checked_dims, listed, result_shape
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -140,7 +140,7 @@ def var_mean(
         raise TypeError(f"var takes a torch.Tensor, got {type(x).__name__}")
     if not isinstance(correction, int):
         raise TypeError(f"var takes an int for correction, got {type(correction).__name__}")
-    dims = None if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    dims = None if dim is None else listed(dim)
     result: tuple[Tensor, Tensor] = _var_mean(x, dims, variant, correction, keepdim, threads)
     return result
 

@@ -23,6 +23,7 @@ from nondet_probe.ops.via_c.groups import (
     widen,
 )
 from nondet_probe.ops.via_c.products import cumsum, dot, matmul, norm, var_mean
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.rows import (
     cross_entropy,
     cross_entropy_backward,
@@ -57,6 +58,7 @@ __all__ = [
     "norm",
     "normalise",
     "range_of",
+    "room",
     "scatter_rows",
     "segment_sum",
     "softmax",

@@ -8,6 +8,7 @@ from torch import Tensor
 from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
@@ -27,7 +28,7 @@ def matmul(
     threads and UsageError: as for sum_all.
     """
     threads = at_most(threads)
-    result = a.new_empty(shape)
+    result = room(a, shape)
     batch = shape[:-2]
     try:
         _C.matmul(
@@ -65,7 +66,7 @@ def _batch_strides(x: Tensor, dims: int) -> list[int]:
 
 def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
     """The sum of products of two contiguous CPU tensors of one dtype and size, as a 0-d tensor."""
-    result = torch.empty((), dtype=a.dtype, device="cpu")
+    result = a.new_empty(())
     workers = at_most(threads)
     code, places = CODES[a.dtype], (a.data_ptr(), b.data_ptr())
     try:
@@ -77,7 +78,7 @@ def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
 
 def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
     """The root of the sum of squares of a contiguous CPU tensor, as a 0-d tensor."""
-    result = torch.empty((), dtype=x.dtype, device="cpu")
+    result = x.new_empty(())
     workers = at_most(threads)
     try:
         _C.norm(variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr())
@@ -90,8 +91,8 @@ def var_mean(
     x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
 ) -> tuple[Tensor, Tensor]:
     """Variances and means of the rows of a contiguous CPU tensor, both of this shape."""
-    var = torch.empty(shape, dtype=x.dtype, device="cpu")
-    mean = torch.empty(shape, dtype=x.dtype, device="cpu")
+    var = room(x, shape)
+    mean = room(x, shape)
     if rows == 0:
         return var, mean
     workers = at_most(threads)
@@ -106,7 +107,7 @@ def var_mean(
 
 def cumsum(x: Tensor, n: int, variant: str, threads: int | None) -> Tensor:
     """Prefix sums of the rows, of n elements each, of a contiguous CPU tensor; of its shape."""
-    sums = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    sums = torch.empty_like(x)
     if x.numel() == 0:
         return sums
     workers, rows = at_most(threads), x.numel() // n
