@@ -249,7 +249,8 @@ def _put_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     indices = _indices(ctx)
     if ctx.needs_input_grad[2]:
         of_values = index(gradient, indices, variant=ctx.how[0], threads=ctx.how[1])
-        of_values = of_values.sum_to_size(ctx.values_shape)
+        if of_values.shape != ctx.values_shape:
+            of_values = of_values.sum_to_size(ctx.values_shape)
     return gradient, _no_gradients(ctx), of_values, None, None
 
 
