@@ -1,4 +1,4 @@
-// The only file that knows Python. Tensors arrive as address, shape and strides; everything is
+// The only file, with arguments.hpp, that knows Python. Tensors arrive as address, shape and strides; everything is
 // checked in nondet_probe/ before it comes here, and the interpreter lock is let go around kernels.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "arguments.hpp"
 #include "bincount.hpp"
 #include "compare.hpp"
 #include "cumsum.hpp"
@@ -111,7 +112,15 @@ PYBIND11_MODULE(_C, m) {
                       at<int64_t>(distances), isa);
   });
 
-  // nondet_probe.ops: x is contiguous, `result` takes one element of its dtype.
+  // nondet_probe.ops: kinds holds (types, types of a list's elements) for each argument.
+  using Types = ndp::Arguments::Types;
+  py::class_<ndp::Arguments>(m, "Arguments")
+      .def(py::init<std::vector<std::pair<Types, Types>>, Types, py::object>())
+      .def("look", [](const ndp::Arguments& arguments, const py::tuple& given) {
+        return static_cast<int>(arguments.look(given));
+      });
+
+  // x is contiguous, `result` takes one element of its dtype.
   m.def("sum", [](const std::string& variant, bool mean, int dtype, uintptr_t x, int64_t n,
                   int threads, const std::string& isa, uintptr_t result) {
     const Released released(n);

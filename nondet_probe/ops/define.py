@@ -11,7 +11,6 @@ torch would make costs 20 us more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from nondet_probe.env.torch_private import (
     forward_mode_is_on,
     transforms_are_on,
 )
+from nondet_probe.ops import via_c
 
 __all__ = ["define"]
 
@@ -54,7 +54,7 @@ def define(
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
     overload: OpOverload = getattr(torch.ops.nondet_probe, op).default
-    tensors_in = _tensors_in(overload)
+    look = via_c.look_at([_types(str(one.type)) for one in overload._schema.arguments])
 
     def dispatched(*given: Any) -> Any:
         with below_autograd():
@@ -67,39 +67,26 @@ def define(
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
             return overload(*given)
-        fits, tensors = tensors_in(given)
-        needs_gradient = False
-        for tensor in tensors:
-            # What the dispatcher would refuse at length, in the name of all its backends.
-            if not tensor.is_cpu:
-                raise TypeError(_elsewhere(op, tensor))
-            if tensor.layout is not torch.strided:
-                raise TypeError(
-                    f"{op} takes dense tensors, got layout {tensor.layout}; pass x.to_dense()"
-                )
-            if tensor.is_neg() or tensor.is_nested:
-                fits = False
-            if tensor.requires_grad:
-                needs_gradient = True
-        if fits and not calls_are_watched(name):
+        fit = look(given)
+        if fit and not calls_are_watched(name):
             run, run_with_gradient = cpu, direct_with_gradient
+            needs_gradient = fit == via_c.FITS_WITH_GRADIENT
         else:
             run, run_with_gradient = dispatched, dispatched_with_gradient
-            if forward_mode_is_on():
-                _refuse_tangents(op, tensors)
-        if needs_gradient and torch.is_grad_enabled():
-            if backward is None:
-                raise TypeError(f"{op} has no derivative; pass x.detach()")
-            if transforms_are_on():  # which an autograd.Function of our own does not take
-                return overload(*given)
-            return run_with_gradient(*given)
-        return run(*given)
+            needs_gradient = _check(op, given)
+        if not needs_gradient or not torch.is_grad_enabled():
+            return run(*given)
+        if backward is None:
+            raise TypeError(f"{op} has no derivative; pass x.detach()")
+        if transforms_are_on():  # which an autograd.Function of our own does not take
+            return overload(*given)
+        return run_with_gradient(*given)
 
     return call
 
 
-_CLASSES: dict[str, tuple[type, ...]] = {
-    "Tensor": (torch.Tensor, torch.nn.Parameter),
+_TYPES: dict[str, tuple[type, ...]] = {
+    "Tensor": via_c.PLAIN_TENSORS,
     "int": (int,),
     "float": (float, int),
     "bool": (bool,),
@@ -107,51 +94,41 @@ _CLASSES: dict[str, tuple[type, ...]] = {
 }
 
 
-def _fits(kind: str, value: object) -> bool:
-    """Whether the dispatcher would hand a value on as it is for an argument of this kind."""
+def _types(kind: str) -> tuple[tuple[type, ...], tuple[type, ...]]:
+    """Types of the values that the dispatcher hands on as they are for an argument of this kind,
+    and of a list's elements."""
     if kind.startswith("Optional["):
-        return value is None or _fits(kind[9:-1], value)
+        types, elements = _types(kind[9:-1])
+        return (*types, type(None)), elements
     if kind.startswith("List["):
-        return type(value) is list and all(_fits(kind[5:-1], one) for one in value)
-    return type(value) in _CLASSES.get(kind, ())
+        return (list,), _types(kind[5:-1])[0]
+    return _TYPES[kind], ()
 
 
-Tensors = tuple[Tensor, ...]
+def _check(op: str, given: tuple[Any, ...]) -> bool:
+    """Whether a tensor among the arguments of a call through the dispatcher requires grad.
+    TypeError for one elsewhere, or not dense, or with a tangent."""
+    needs_gradient = False
+    for value in given:
+        if not isinstance(value, Tensor):
+            continue
+        # What the dispatcher would refuse at length, in the name of all its backends.
+        if not value.is_cpu:
+            raise TypeError(f"{op} takes tensors on cpu, got one on {value.device}; pass x.cpu()")
+        if value.layout is not torch.strided:
+            raise TypeError(
+                f"{op} takes dense tensors, got layout {value.layout}; pass x.to_dense()"
+            )
+        if forward_mode_is_on():
+            _refuse_tangent(op, value)
+        needs_gradient = needs_gradient or value.requires_grad
+    return needs_gradient
 
 
-def _tensors_in(overload: OpOverload) -> Callable[[tuple[Any, ...]], tuple[bool, Tensors]]:
-    """A function of the arguments of a call: whether all of them are just what the schema says, so
-    that the dispatcher would neither convert nor refuse one, nor a tensor's class answer for it;
-    and the tensors among them, those in a list too."""
-    kinds = [str(argument.type) for argument in overload._schema.arguments]
-    lists = [at for at, kind in enumerate(kinds) if "List[" in kind]
-    assert len(lists) < 2, "a second list of arguments would be mixed up with the first"
-    known: dict[object, tuple[bool, Callable[[tuple[Any, ...]], Tensors]]] = {}  # by types
-
-    def tensors_in(given: tuple[Any, ...]) -> tuple[bool, Tensors]:
-        types: object = tuple(map(type, given))
-        values = given
-        for at in lists:
-            if type(given[at]) is list:
-                types = types, tuple(map(type, given[at]))
-                values = (*given, *given[at])
-        try:
-            fits, pick = known[types]
-        except KeyError:
-            fits = len(given) <= len(kinds) and all(map(_fits, kinds, given))
-            pick = _picker(values)
-            known[types] = fits, pick
-        return fits, pick(values)
-
-    return tensors_in
-
-
-def _picker(values: tuple[Any, ...]) -> Callable[[tuple[Any, ...]], Tensors]:
-    """A function that gives what stands where there are tensors here."""
-    places = [at for at, value in enumerate(values) if isinstance(value, Tensor)]
-    if len(places) < 2:
-        return itemgetter(slice(places[0], places[0] + 1) if places else slice(0))
-    return itemgetter(*places)
+def _refuse_tangent(op: str, tensor: Tensor) -> None:
+    dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+    if dual.tangent is not None:
+        raise TypeError(f"{op} has no forward-mode derivative; use reverse mode (backward)")
 
 
 def _with_gradient(
@@ -219,14 +196,3 @@ def _function(
     # The method of the class itself looks for transforms first, which are off: 2 us.
     apply: Callable[..., Any] = super(torch.autograd.Function, function).apply
     return apply
-
-
-def _elsewhere(op: str, tensor: Tensor) -> str:
-    return f"{op} takes tensors on cpu, got one on {tensor.device}; pass x.cpu()"
-
-
-def _refuse_tangents(op: str, tensors: Tensors) -> None:
-    for tensor in tensors:
-        dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
-        if dual.tangent is not None:
-            raise TypeError(f"{op} has no forward-mode derivative; use reverse mode (backward)")
