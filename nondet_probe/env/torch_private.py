@@ -55,13 +55,11 @@ def _always() -> bool:
 # Each tells whether something is on that may watch calls: a dispatch mode, a mode of
 # `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler. Without one of them
 # every call of an op goes through the dispatcher, which takes some microseconds.
-_WATCHERS: tuple[Callable[[], Any], ...] = (
-    getattr(torch._C, "_len_torch_dispatch_stack", _always),
-    getattr(torch._C, "_is_torch_function_mode_enabled", _always),
-    _transforms_active or _always,
-    getattr(torch._C, "_is_tracing", _always),
-    getattr(torch.autograd, "_profiler_enabled", _always),
-)
+_dispatch_modes_on = getattr(torch._C, "_len_torch_dispatch_stack", _always)
+_function_modes_on = getattr(torch._C, "_is_torch_function_mode_enabled", _always)
+_transforms_on = _transforms_active or _always
+_tracer_on = getattr(torch._C, "_is_tracing", _always)
+_profiler_on = getattr(torch.autograd, "_profiler_enabled", _always)
 _intercepted: Counter[str] = Counter()
 
 
@@ -88,16 +86,16 @@ def calls_are_watched(name: str) -> bool:
     """Whether anything but autograd in reverse mode may see a call of an overload with plain
     tensors: a mode of either kind, a transform of torch.func, forward mode, a tracer, a profiler or
     an `Interception`; or it cannot be told."""
-    dispatch, function, transform, tracer, profiler = _WATCHERS
-    return bool(
-        dispatch()
-        or function()
-        or transform()
-        or tracer()
-        or profiler()
+    watched: bool = (
+        _dispatch_modes_on()
+        or _function_modes_on()
+        or _transforms_on()
+        or _tracer_on()
+        or _profiler_on()
         or forward_mode_is_on()
         or name in _intercepted
     )
+    return watched
 
 
 def last_sequence_number() -> int | None:

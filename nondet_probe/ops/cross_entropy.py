@@ -134,18 +134,21 @@ def cross_entropy(
 
 
 def _check_given(x: Tensor, target: Tensor, weight: Tensor | None, smoothing: float) -> None:
-    for name, given in (("input", x), ("target", target)):
-        if not isinstance(given, Tensor):
-            raise TypeError(
-                f"cross_entropy takes a torch.Tensor as {name}, got {type(given).__name__}"
-            )
+    if not isinstance(x, Tensor):
+        raise TypeError(f"cross_entropy takes a torch.Tensor as input, got {type(x).__name__}")
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"cross_entropy takes a torch.Tensor as target, got {type(target).__name__}"
+        )
     if target.dtype is not torch.int64:
         raise TypeError(
             f"cross_entropy takes class indices in int64 as target, got {target.dtype}; "
             "probabilities are not taken"
         )
     shape = x.shape
-    if not shape or target.shape != (shape[:1] + shape[2:] if len(shape) > 1 else ()):
+    if len(shape) == 2 and target.shape == shape[:1]:
+        pass  # as nearly always
+    elif not shape or target.shape != (shape[:1] + shape[2:] if len(shape) > 1 else ()):
         raise UsageError(
             f"cross_entropy: target has shape {tuple(target.shape)}, which is not the input's "
             f"{tuple(shape)} without its classes (the second dimension, or the only one)"

@@ -53,7 +53,7 @@ def as_rows(x: Tensor, dims: Sequence[int]) -> Tensor:
     """x, or where they are not the last ones a copy, with the reduced dimensions innermost and
     contiguous, so that what is reduced lies in a row, in row-major order."""
     count = x.dim()
-    if len(dims) < count and list(dims) != list(range(count - len(dims), count)):
+    if len(dims) < count and list(dims) != [*range(count - len(dims), count)]:
         x = x.permute([dim for dim in range(count) if dim not in dims] + list(dims))
     return x.contiguous()
 

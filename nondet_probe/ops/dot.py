@@ -117,7 +117,7 @@ def dot_ref(a: Tensor, b: Tensor) -> Tensor:
 
 def _check(a: Tensor, b: Tensor, variant: str) -> None:
     check_dtype("dot", variant, a)
-    if b.dtype != a.dtype:
+    if b.dtype is not a.dtype:
         raise TypeError(f"dot takes tensors of one dtype, got {a.dtype} and {b.dtype}")
     if a.dim() != 1 or a.shape != b.shape:
         raise UsageError(

@@ -79,6 +79,8 @@ def _check(input: Tensor, dim: int, index: Tensor, source: Tensor, variant: str)
     check_pair("index_add", variant, input, source, "source")
     check_index_dtype("index_add", index, (torch.int64, torch.int32))
     dim = axis("index_add", dim, input.dim())
+    if input.dim() == index.dim() == 1 and source.shape == index.shape:
+        return dim
     if index.dim() > 1:
         raise UsageError(f"index_add takes a 1-D index, got shape {tuple(index.shape)}")
     expected = list(input.shape)

@@ -152,6 +152,10 @@ def _by_dimension(op: str, input: Tensor, indices: Indices) -> dict[int, Tensor]
 
 
 def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
+    if len(indices) == 1:
+        one = indices[0]
+        if one is not None and one.dtype is not torch.bool:
+            return _Rows(one, one.shape, [0], list(range(1, input.dim())), 0, True)
     by_dimension = _by_dimension(op, input, indices)
     indexed = list(by_dimension)
     others = [d for d in range(input.dim()) if d not in by_dimension]
@@ -183,7 +187,6 @@ def _put_on_cpu(
 ) -> Tensor:
     check_pair("index_put", variant, input, values, "values")
     _check("index_put", input, indices)
-    check_memory(values)
     rows = _rows("index_put", input, indices)
     sizes = [input.shape[d] for d in rows.others]
     shape = [*sizes[: rows.first], *rows.shape, *sizes[rows.first :]]
@@ -205,7 +208,7 @@ def _put_on_cpu(
             table = table.clone()
         moved = list(range(rows.first, rows.first + len(rows.shape)))
         values = values.movedim(moved, list(range(len(rows.shape))))
-    count = math.prod(input.shape[d] for d in rows.indexed)
+    count = math.prod([input.shape[d] for d in rows.indexed])
     add_rows(table, count, rows.places, values, variant, threads, wrap=rows.wrap)
     if not in_place:
         out = via_c.room(input, input.shape)
@@ -248,7 +251,7 @@ def _put_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     of_values = None
     indices = _indices(ctx)
     if ctx.needs_input_grad[2]:
-        of_values = index(gradient, indices, variant=ctx.how[0], threads=ctx.how[1])
+        of_values = _index(gradient, indices, *ctx.how)
         if of_values.shape != ctx.values_shape:
             of_values = of_values.sum_to_size(ctx.values_shape)
     return gradient, _no_gradients(ctx), of_values, None, None
@@ -264,7 +267,7 @@ def _index_on_cpu(input: Tensor, indices: Indices, variant: str, threads: int | 
 def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     indices = _indices(ctx)
     zeros = gradient.new_zeros(ctx.input_shape)
-    of_input = index_put(zeros, indices, gradient, variant=ctx.how[0], threads=ctx.how[1])
+    of_input = _index_put(zeros, indices, gradient, *ctx.how)
     return of_input, _no_gradients(ctx), None, None
 
 

@@ -114,7 +114,7 @@ def check_index_dtype(op: str, index: Tensor, taken: tuple[torch.dtype, ...]) ->
 
 def axis(op: str, dim: int, dims: int) -> int:
     """dim as a number from 0 on. IndexError, as in torch, when there is no such dimension."""
-    most = max(dims, 1)
+    most = dims or 1
     if not -most <= dim < most:
         raise IndexError(f"{op}: dim must lie in [{-most}, {most - 1}], got {dim}")
     return dim % most

@@ -76,6 +76,8 @@ def _check(input: Tensor, dim: int, index: Tensor, src: Tensor, variant: str) ->
     check_index_dtype("scatter_add", index, (torch.int64, torch.int32))
     dim = axis("scatter_add", dim, input.dim())
     shape = index.shape
+    if input.dim() == index.dim() == 1 and index.shape == src.shape:
+        return dim
     same_dims = len(shape) == input.dim() == src.dim()
     if not same_dims or not _lies_within(shape, src.shape, input.shape, dim):
         raise UsageError(

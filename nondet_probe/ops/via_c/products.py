@@ -29,7 +29,9 @@ def matmul(
     """
     threads = at_most(threads)
     result = room(a, shape)
-    batch = shape[:-2]
+    *batch, rows, columns = shape
+    *_, a_row, a_k = a.stride()
+    *_, b_k, b_column = b.stride()
     try:
         _C.matmul(
             variant,
@@ -37,13 +39,13 @@ def matmul(
             a.data_ptr(),
             b.data_ptr(),
             result.data_ptr(),
-            shape[-2],
-            shape[-1],
+            rows,
+            columns,
             a.shape[-1],
-            a.stride(-2),
-            a.stride(-1),
-            b.stride(-2),
-            b.stride(-1),
+            a_row,
+            a_k,
+            b_k,
+            b_column,
             batch,
             _batch_strides(a, len(batch)) if batch else (),
             _batch_strides(b, len(batch)) if batch else (),

@@ -163,7 +163,7 @@ def cross_entropy(
     """
     count = at_most(threads)
     x, columns = readable(x), x.shape[-1]
-    rows = x.shape[:-1].numel()
+    rows = x.numel() // columns if columns else x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64)
     weight = _given_if("weight", weight, columns, x.dtype)
     result = room(x, () if reduction else target.shape)
