@@ -22,7 +22,8 @@ class Arguments {
       : kinds_(std::move(kinds)), tensors_(std::move(tensors)), strided_(std::move(strided)) {}
 
   // Whether all of these are of such types, and all tensors dense on the CPU, holding their numbers
-  // as they are; and whether one of them requires a gradient.
+  // as they are (no negative or zero that is still to be carried out); and whether one of them
+  // requires a gradient.
   Fit look(const pybind11::tuple& given) const {
     if (given.size() > kinds_.size()) return Fit::no;
     Fit fit = Fit::yes;
@@ -49,7 +50,7 @@ class Arguments {
     } else if (is_one_of(value, tensors_)) {
       const pybind11::handle tensor(value);
       if (!is(tensor, is_cpu_, Py_True) || !is(tensor, layout_, strided_.ptr()) ||
-          !is(tensor, is_nested_, Py_False) || is_neg(tensor))
+          !is(tensor, is_nested_, Py_False) || says(tensor, is_neg_) || says(tensor, is_zero_))
         fit = Fit::no;
       else if (is(tensor, requires_grad_, Py_True))
         fit = Fit::with_gradient;
@@ -59,8 +60,8 @@ class Arguments {
   static bool is(pybind11::handle tensor, const pybind11::str& name, PyObject* value) {
     return checked(PyObject_GetAttr(tensor.ptr(), name.ptr())).ptr() == value;
   }
-  bool is_neg(pybind11::handle tensor) const {
-    return checked(PyObject_CallMethodNoArgs(tensor.ptr(), is_neg_.ptr())).ptr() != Py_False;
+  static bool says(pybind11::handle tensor, const pybind11::str& method) {
+    return checked(PyObject_CallMethodNoArgs(tensor.ptr(), method.ptr())).ptr() != Py_False;
   }
   static pybind11::object checked(PyObject* found) {
     if (found == nullptr) throw pybind11::error_already_set();
@@ -74,7 +75,7 @@ class Arguments {
   Types tensors_;
   pybind11::object strided_;
   pybind11::str is_cpu_ = name("is_cpu"), layout_ = name("layout"), is_nested_ = name("is_nested"),
-                is_neg_ = name("is_neg"), requires_grad_ = name("requires_grad");
+                is_neg_ = name("is_neg"), is_zero_ = name("_is_zerotensor"), requires_grad_ = name("requires_grad");
 };
 
 }  // namespace ndp
