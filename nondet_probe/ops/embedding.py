@@ -180,7 +180,10 @@ def _on_cpu(
         )
     if weight.dim() == 2:
         return torch.embedding(weight, numbers)
-    return weight.index_select(0, numbers.reshape(-1)).reshape(*input.shape, *weight.shape[1:])
+    found = weight.index_select(0, numbers.reshape(-1))
+    if input.dim() == 1:
+        return found
+    return found.reshape(*input.shape, *weight.shape[1:]).clone()
 
 
 def _without_data(
