@@ -7,6 +7,7 @@ documented way to see every op.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad as _forward_mode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +25,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "calls_are_watched",
     "cpu_overloads",
     "current_autograd_node",
     "forward_mode_is_on",
@@ -45,6 +48,21 @@ _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 
+def _always() -> bool:
+    return True
+
+
+# Each tells whether something is on that may watch calls: a dispatch mode, a mode of
+# `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler. Without one of them
+# every call of an op goes through the dispatcher, which takes some microseconds.
+_dispatch_modes_on = getattr(torch._C, "_len_torch_dispatch_stack", _always)
+_function_modes_on = getattr(torch._C, "_is_torch_function_mode_enabled", _always)
+_transforms_on = _transforms_active or _always
+_tracer_on = getattr(torch._C, "_is_tracing", _always)
+_profiler_on = getattr(torch.autograd, "_profiler_enabled", _always)
+_intercepted: Counter[str] = Counter()
+
+
 def current_autograd_node() -> Any | None:
     """The autograd node whose backward runs on this thread; None outside of a backward pass.
 
@@ -56,12 +74,28 @@ def current_autograd_node() -> Any | None:
 
 def forward_mode_is_on() -> bool:
     """Whether a dual level of forward-mode differentiation is open, or it cannot be told."""
-    return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
+    return getattr(_forward_mode, "_current_level", 0) >= 0
 
 
 def transforms_are_on() -> bool:
     """Whether a transform of torch.func (grad, vmap, ...) is at work, or it cannot be told."""
     return _transforms_active is None or bool(_transforms_active())
+
+
+def calls_are_watched(name: str) -> bool:
+    """Whether anything but autograd in reverse mode may see a call of an overload with plain
+    tensors: a mode of either kind, a transform of torch.func, forward mode, a tracer, a profiler or
+    an `Interception`; or it cannot be told."""
+    watched: bool = (
+        _dispatch_modes_on()
+        or _function_modes_on()
+        or _transforms_on()
+        or _tracer_on()
+        or _profiler_on()
+        or forward_mode_is_on()
+        or name in _intercepted
+    )
+    return watched
 
 
 def last_sequence_number() -> int | None:
@@ -184,6 +218,7 @@ class Interception:
 
     def __init__(self) -> None:
         self._libraries: dict[str, Any] = {}
+        self._names: list[str] = []
 
     def put(self, name: str, make: Callable[[Callable[..., Any]], Any]) -> None:
         """From now on `make(original)` answers calls of overload `name` on dense CPU tensors;
@@ -217,9 +252,16 @@ class Interception:
         if namespace not in self._libraries:
             self._libraries[namespace] = torch._C._dispatch_library("IMPL", namespace, "")
         self._libraries[namespace].impl(rest, _GATE, kernel, True)
+        self._names.append(name)
+        _intercepted[name] += 1
 
     def remove(self) -> None:
         """Every kernel as it was before."""
         for library in self._libraries.values():
             library.reset()
         self._libraries.clear()
+        for name in self._names:
+            _intercepted[name] -= 1
+            if not _intercepted[name]:
+                del _intercepted[name]
+        self._names.clear()

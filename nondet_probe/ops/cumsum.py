@@ -112,7 +112,9 @@ def cumsum_ref(x: Tensor, dim: int) -> Tensor:
 
 
 def _put_back(rows: Tensor, dims: list[int]) -> Tensor:
-    return rows.movedim(-1, dims[0]).contiguous() if dims else rows
+    if not dims or dims[0] == rows.dim() - 1:
+        return rows
+    return rows.movedim(-1, dims[0]).contiguous()
 
 
 def _on_cpu(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Tensor:

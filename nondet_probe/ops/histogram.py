@@ -236,8 +236,8 @@ def _on_cpu(
         if density and variant == "exact":
             return _densities(_exact_bins(index, weight, bins), edges)
         # The last is for elements in no bin.
-        sums = torch.zeros(bins + 1, dtype=x.dtype)
-        via_c.scatter_rows(sums, index, weight, variant, threads)
+        sums = x.new_zeros(bins + 1)
+        via_c.scatter_rows(sums, bins + 1, index, weight, variant, threads)
         hist = sums[:bins].clone()
     if density:
         via_c.normalise(hist, edges)

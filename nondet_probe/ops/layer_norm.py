@@ -275,9 +275,13 @@ def _gradients(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | Non
             gradient, x, ctx.columns, weight, statistics, for_weight or for_bias, ctx.centred,
             ctx.variant, ctx.threads,
         )  # fmt: skip
-        dgamma = dgamma.view(weight.shape) if for_weight else None
-        dbeta = dbeta.view(ctx.bias_shape) if for_bias else None
+        dgamma = _shaped(dgamma, weight.shape) if for_weight else None
+        dbeta = _shaped(dbeta, ctx.bias_shape) if for_bias else None
     return dx, None, dgamma, dbeta, None, None, None, None
+
+
+def _shaped(x: Tensor, shape: torch.Size) -> Tensor:
+    return x.view(shape) if len(shape) != 1 else x
 
 
 _INPUTS = "Tensor x, SymInt columns, Tensor? weight, Tensor? bias, float eps, bool centred"
