@@ -278,13 +278,13 @@ _INPUTS = (
 _loss = define(
     "cross_entropy",
     f"({_INPUTS}, str variant, int? threads=None) -> Tensor",
-    cpu=_loss_cpu,
+    kernel=_loss_cpu,
     fake=_loss_fake,
 )
 _forward = define(
     "cross_entropy_forward",
     f"({_INPUTS}, str variant, int? threads=None) -> (Tensor, Tensor, Tensor)",
-    cpu=_forward_cpu,
+    kernel=_forward_cpu,
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
@@ -292,6 +292,6 @@ _forward = define(
 _backward = define(
     "cross_entropy_backward",
     f"(Tensor gradient, {_INPUTS}, Tensor statistics, Tensor weights, int? threads=None) -> Tensor",
-    cpu=_backward_cpu,
+    kernel=_backward_cpu,
     fake=_backward_fake,
 )

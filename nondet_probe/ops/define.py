@@ -32,25 +32,27 @@ def define(
     op: str,
     schema: str,
     *,
-    cpu: Callable[..., Any],
+    kernel: Callable[..., Any],
     fake: Callable[..., Any],
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
+    cuda: bool = False,
 ) -> Callable[..., Any]:
     """Register `nondet_probe::<op>` and return the function that calls it.
 
     schema: "(Tensor x, str variant, int? threads=None) -> Tensor"; nothing is mutated or aliased.
-    cpu: the kernel; its result is no view, not even of a tensor that it made. fake: shapes and
-    dtypes of the result alone, for tensors without data. backward with setup_context: the formula
-    in reverse mode, as `torch.library.register_autograd` takes them; without them a tensor that
-    requires grad is refused.
+    kernel: the computation; a view of memory that it made is no result. cuda: whether it takes
+    tensors on cuda as well. fake: shapes and dtypes of the result alone, for tensors without data.
+    backward with setup_context: the formula in reverse mode, as `torch.library.register_autograd`
+    takes them; without them a tensor that requires grad is refused.
 
     The function takes positional arguments only, in the order of the schema. It raises TypeError
     for a tangent (torch would take it for zero) and for a tensor on another device.
     """
     name = f"nondet_probe::{op}"
     torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "CPU", cpu)
+    for device in ("CPU", "CUDA") if cuda else ("CPU",):
+        torch.library.impl(name, device, kernel)
     torch.library.register_fake(name, fake)
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
@@ -63,18 +65,18 @@ def define(
 
     formula = overload, setup_context, backward
     dispatched_with_gradient = _with_gradient(op, dispatched, *formula)
-    direct_with_gradient = _with_gradient(op, cpu, *formula)
+    direct_with_gradient = _with_gradient(op, kernel, *formula)
 
     def call(*given: Any) -> Any:
         if torch.compiler.is_compiling():
             return overload(*given)
         fit = look(given)
         if fit and not calls_are_watched(name):
-            run, run_with_gradient = cpu, direct_with_gradient
+            run, run_with_gradient = kernel, direct_with_gradient
             needs_gradient = fit == via_c.FITS_WITH_GRADIENT
         else:
             run, run_with_gradient = dispatched, dispatched_with_gradient
-            needs_gradient = _check(op, given)
+            needs_gradient = _check(op, given, cuda)
         if not needs_gradient or not torch.is_grad_enabled():
             return run(*given)
         if backward is None:
@@ -106,16 +108,27 @@ def _types(kind: str) -> tuple[tuple[type, ...], tuple[type, ...]]:
     return _TYPES[kind], ()
 
 
-def _check(op: str, given: tuple[Any, ...]) -> bool:
+def _check(op: str, given: tuple[Any, ...], cuda: bool) -> bool:
     """Whether a tensor among the arguments of a call through the dispatcher requires grad.
-    TypeError for one elsewhere, or not dense, or with a tangent."""
+    TypeError for one elsewhere than the op takes or than the others, or not dense, or with a
+    tangent."""
     needs_gradient = False
+    first: Tensor | None = None
     for value in given:
         if not isinstance(value, Tensor):
             continue
         # What the dispatcher would refuse at length, in the name of all its backends.
-        if not value.is_cpu:
-            raise TypeError(f"{op} takes tensors on cpu, got one on {value.device}; pass x.cpu()")
+        if not (value.is_cpu or (cuda and value.is_cuda)):
+            taken = "cpu or cuda" if cuda else "cpu"
+            raise TypeError(
+                f"{op} takes tensors on {taken}, got one on {value.device}; pass x.cpu()"
+            )
+        first = value if first is None else first
+        if value.device != first.device:
+            raise TypeError(
+                f"{op} takes tensors on one device, got {first.device} and {value.device}; "
+                "move one of them"
+            )
         if value.layout is not torch.strided:
             raise TypeError(
                 f"{op} takes dense tensors, got layout {value.layout}; pass x.to_dense()"

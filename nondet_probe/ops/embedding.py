@@ -212,7 +212,7 @@ take_rows = define(
     "embedding",
     "(Tensor input, Tensor weight, int padding, bool scale, str variant, int? threads=None)"
     " -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
@@ -284,7 +284,7 @@ _add_rows = define(
     "embedding_backward",
     "(Tensor gradient, Tensor input, SymInt rows, int padding, bool scale, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_add_on_cpu,
+    kernel=_add_on_cpu,
     fake=_add_without_data,
     setup_context=_keep_add,
     backward=_add_backward,

@@ -179,7 +179,7 @@ def _edges_without_data(input: Tensor, bins: int, low: float | None, high: float
 _edges = define(
     "histogram_edges",
     "(Tensor input, int bins, float? low, float? high) -> Tensor",
-    cpu=_edges_on_cpu,
+    kernel=_edges_on_cpu,
     fake=_edges_without_data,
 )
 
@@ -261,7 +261,7 @@ _histogram = define(
     "histogram",
     "(Tensor input, Tensor edges, bool uniform, Tensor? weight, bool density, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
 )
 

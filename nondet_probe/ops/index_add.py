@@ -156,7 +156,7 @@ _index_add = define(
     "index_add",
     "(Tensor input, int dim, Tensor index, Tensor source, float alpha, str variant, "
     "int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,

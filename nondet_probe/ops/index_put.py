@@ -276,7 +276,7 @@ def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 _index_put = define(
     "index_put",
     "(Tensor input, Tensor?[] indices, Tensor values, str variant, int? threads) -> Tensor",
-    cpu=_put_on_cpu,
+    kernel=_put_on_cpu,
     fake=_put_without_data,
     setup_context=_keep_indices,
     backward=_put_backward,
@@ -284,7 +284,7 @@ _index_put = define(
 _index = define(
     "index",
     "(Tensor input, Tensor?[] indices, str variant, int? threads) -> Tensor",
-    cpu=_index_on_cpu,
+    kernel=_index_on_cpu,
     fake=_index_on_cpu,
     setup_context=_keep_indices,
     backward=_index_backward,

@@ -269,7 +269,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None,
 _matmul = define(
     "matmul",
     "(Tensor a, Tensor b, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_factors,
     backward=_backward,

@@ -130,7 +130,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
 _norm = define(
     "norm",
     "(Tensor x, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

@@ -180,7 +180,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _scatter_add = define(
     "scatter_add",
     "(Tensor input, int dim, Tensor index, Tensor src, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,

@@ -197,7 +197,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _segment_sum = define(
     "segment_sum",
     "(Tensor data, Tensor? lengths, Tensor? offsets, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
@@ -245,7 +245,7 @@ _segment_expand = define(
     "segment_expand",
     "(Tensor rows_of, Tensor? lengths, Tensor? offsets, SymInt rows, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_expand_on_cpu,
+    kernel=_expand_on_cpu,
     fake=_expand_without_data,
     setup_context=_keep_expand,
     backward=_expand_backward,

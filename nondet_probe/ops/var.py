@@ -240,7 +240,7 @@ _var_mean = define(
     "var_mean",
     "(Tensor x, int[]? dim, str variant, int correction=1, bool keepdim=False, int? threads=None) "
     "-> (Tensor, Tensor)",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

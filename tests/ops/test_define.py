@@ -179,7 +179,9 @@ def test_other_types_are_refused_by_the_dispatcher(call: Callable[[], object]) -
 
 
 def test_an_op_without_formula_refuses_gradients() -> None:
-    twice = define("define_test", "(Tensor x) -> Tensor", cpu=lambda x: x + x, fake=lambda x: x + x)
+    twice = define(
+        "define_test", "(Tensor x) -> Tensor", kernel=lambda x: x + x, fake=lambda x: x + x
+    )
     assert twice(X).tolist() == [3.0, -4.5, 8.0]
     with torch.no_grad():
         assert not twice(X.clone().requires_grad_()).requires_grad
