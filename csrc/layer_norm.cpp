@@ -9,6 +9,7 @@
 
 #include "isa.hpp"
 #include "levels.hpp"
+#include "pages.hpp"
 #include "rows.hpp"
 
 namespace ndp {
@@ -25,6 +26,13 @@ namespace {
 // Rows whose terms a worker of `atomic` adds up before it adds them to the shared floats.
 constexpr int64_t kAtomicRows = 8;
 constexpr int kScratchRows = 4;
+
+// A gradient of so many bytes does not stay in cache, with the two tensors it is made from, until
+// somebody reads it. Stored past the caches it need not be read from memory first: of four
+// transfers, x, dy and dx twice, that leaves three. (Measured with one more pass over the gradient: 0.78 of the
+// time for 8 MiB, 1.2 for 4 MiB.)
+constexpr int64_t kPastBytes = int64_t{8} << 20;
+constexpr int64_t kLine = 64;
 
 NormKernels kernels_of(Isa isa, Dtype dtype, bool centred) {
   switch (isa) {
@@ -217,6 +225,14 @@ void* second_half(Dtype dtype, const void* statistics, int64_t rows) {
   return static_cast<char*>(const_cast<void*>(statistics)) + rows * computed_bytes(dtype);
 }
 
+// Whether every row of the gradient starts a cache line and all of it is large enough. Rows of 16
+// bits are rounded on their way, by a loop of its own.
+bool past_the_caches(Dtype dtype, const void* dx, int64_t rows, int64_t columns) {
+  const int64_t row = columns * element_bytes(dtype);
+  return element_bytes(dtype) == computed_bytes(dtype) && rows * row >= kPastBytes &&
+         row % kLine == 0 && reinterpret_cast<uintptr_t>(dx) % kLine == 0;
+}
+
 }  // namespace
 
 void layer_norm(Dtype dtype, bool centred, const void* x, int64_t rows, int64_t columns,
@@ -228,7 +244,8 @@ void layer_norm(Dtype dtype, bool centred, const void* x, int64_t rows, int64_t 
   const NormRows job{centred, rows,       columns,
                      eps,     x,          nullptr,
                      weight,  bias,       statistics,
-                     second_half(dtype, statistics, rows), y};
+                     second_half(dtype, statistics, rows), y, false};
+  want_large_pages(y, rows * columns * element_bytes(dtype));
   if (dtype == Dtype::float64)
     run_forward<double>(job, kernels, threads);
   else
@@ -244,7 +261,9 @@ void layer_norm_backward(Dtype dtype, bool centred, RowsVariant variant, const v
   const NormRows job{centred, rows,     columns,
                      0.0,     x,        gradient,
                      weight,  nullptr,  const_cast<void*>(statistics),
-                     second_half(dtype, statistics, rows), dx};
+                     second_half(dtype, statistics, rows), dx,
+                     past_the_caches(dtype, dx, rows, columns)};
+  want_large_pages(dx, rows * columns * element_bytes(dtype));
   if (dtype == Dtype::float64)
     run_backward<double>(dtype, job, variant, kernels, threads, dgamma, dbeta);
   else

@@ -10,6 +10,7 @@
 #include "exp_log.hpp"
 #include "isa.hpp"
 #include "levels.hpp"
+#include "pages.hpp"
 #include "rows.hpp"
 
 namespace ndp {
@@ -287,6 +288,7 @@ void softmax(Dtype dtype, bool log, const void* x, int64_t rows, int64_t columns
   row_format(dtype);
   const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, x, nullptr, y};
+  want_large_pages(y, rows * columns * element_bytes(dtype));
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax : kernels.softmax)(job, first, count, scratch);
   });
@@ -297,6 +299,7 @@ void softmax_backward(Dtype dtype, bool log, const void* gradient, const void* y
   row_format(dtype);
   const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, y, gradient, dx};
+  want_large_pages(dx, rows * columns * element_bytes(dtype));
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax_backward : kernels.softmax_backward)(job, first, count, scratch);
   });
