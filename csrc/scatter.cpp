@@ -74,10 +74,10 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   // To the table of the cells [low, high).
   const auto add_chunk = [&](int64_t chunk, Sum* table, int64_t low, int64_t high) {
     const bool far = (high - low) * static_cast<int64_t>(sizeof(Sum)) > kFarBytes;
-    job.each_block(chunk * length, std::min(n, (chunk + 1) * length), low, high,
-                   [&](const int64_t* index, const T* source, int64_t count) {
-                     job.kernels.add(table, index, source, count, far);
-                   });
+    job.each_run(chunk * length, std::min(n, (chunk + 1) * length), low, high,
+                 [&](const int64_t* index, const T* source, int64_t count) {
+                   return job.kernels.add(table, index, source, count, high - low, far);
+                 });
   };
   const int workers = workers_for(n / kWorkerElements, job.threads);
 

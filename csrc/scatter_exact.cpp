@@ -36,7 +36,8 @@ void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* in
   const bool far = table.high.size() * int64_t{sizeof(double)} > kFarBytes;
   for (int64_t i = 0; i < count;) {
     if (plainly)
-      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, far);
+      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i,
+                                   table.high.size(), far);
     if (i == count) return;
     if (table.low.empty()) {
       table.low = Table<double>(table.high.size());

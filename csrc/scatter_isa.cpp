@@ -58,7 +58,7 @@ NDP_INLINE const float* in_sums(const T* x, int64_t n, float* room) {
   return in_floats(x, n, room);
 }
 
-// What is read, brought into range and added at a time.
+// What is converted and added at a time.
 constexpr int64_t kBlock = 1024;
 
 int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
@@ -131,40 +131,57 @@ void widen(const void* data, int64_t n, void* to) {
   if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
 }
 
-// Calls step(j) for j < n; there are `known` indices. Cells of a far table are asked for in time.
-template <class Cell, class Step>
-NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, int64_t known,
-                          bool far, const Step& step) {
-  constexpr int64_t kEarly = 64;
-  // The indices of the next block are looked at in one go: they should be there by then.
-  constexpr int64_t kLine = 64 / sizeof *index;
+// Calls step(j) for j < n while index[j] lies in [0, cells); how many did. There are `known` indices.
+// The stream of indices and that of `source` are fetched ahead, and the cells of a far table.
+template <bool kFar, class Cell, class T, class Step>
+NDP_INLINE int64_t for_cells(const Cell* table, const int64_t* index, const T* source, int64_t n,
+                             int64_t known, int64_t cells, const Step& step) {
+  constexpr int64_t kAhead = 512, kEarly = 64, kLine = 64 / sizeof *index;
+  const auto one = [&](int64_t j) __attribute__((always_inline)) {
+    if (static_cast<uint64_t>(index[j]) >= static_cast<uint64_t>(cells)) return false;
+    // Not looked at yet: no place that may be reckoned with as a pointer.
+    if (kFar && j + kEarly < known)
+      __builtin_prefetch(reinterpret_cast<const void*>(
+                             reinterpret_cast<uintptr_t>(table) +
+                             static_cast<uintptr_t>(index[j + kEarly]) * sizeof(Cell)),
+                         1);
+    step(j);
+    return true;
+  };
   int64_t j = 0;
   for (; j + kLine <= n; j += kLine) {
-    __builtin_prefetch(index + j + kBlock);
+    __builtin_prefetch(index + j + kAhead);
+    if (j * sizeof(T) % 64 == 0) __builtin_prefetch(source + j + kAhead);
 #pragma GCC unroll 8
-    for (int64_t k = j; k < j + kLine; ++k) {
-      if (far && k + kEarly < known) __builtin_prefetch(table + index[k + kEarly], 1);
-      step(k);
-    }
+    for (int64_t k = 0; k < kLine; ++k)
+      if (!one(j + k)) return j + k;
   }
-  for (; j < n; ++j) step(j);
+  for (; j < n; ++j)
+    if (!one(j)) return j;
+  return n;
 }
 
-template <class T>
-void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) {
-  auto* __restrict sums = static_cast<SumOf<T>*>(to);
-  const T* source = static_cast<const T*>(data);
+template <class T, bool kFar>
+NDP_INLINE int64_t add_all(SumOf<T>* __restrict sums, const int64_t* index, const T* source,
+                           int64_t n, int64_t cells) {
   SumOf<T> room[kBlock];
   for (int64_t i = 0; i < n; i += kBlock) {
     const int64_t count = n - i < kBlock ? n - i : kBlock;
-    const auto* x = in_sums(source + i, count, room);
     const int64_t* at = index + i;
+    const auto* x = in_sums(source + i, count, room);
     const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
-    if (far)
-      for_cells(sums, at, count, n - i, true, step);
-    else
-      for_cells(sums, at, count, n - i, false, step);
+    const int64_t added = for_cells<kFar>(sums, at, source + i, count, n - i, cells, step);
+    if (added < count) return i + added;
   }
+  return n;
+}
+
+template <class T>
+int64_t add(void* to, const int64_t* index, const void* data, int64_t n, int64_t cells, bool far) {
+  auto* sums = static_cast<SumOf<T>*>(to);
+  const T* source = static_cast<const T*>(data);
+  return far ? add_all<T, true>(sums, index, source, n, cells)
+             : add_all<T, false>(sums, index, source, n, cells);
 }
 
 // Rows to look ahead: they lie anywhere, and the prefetcher cannot know.
@@ -222,7 +239,8 @@ void add_group(void* to, const RowGroup& group) {
 // ---- exact
 
 template <class T>
-int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n, bool far) {
+int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n, int64_t cells,
+                    bool far) {
   const T* source = static_cast<const T*>(data);
   double before[kExactCells], room[kExactCells];
   for (int64_t i = 0; i < n; i += kExactCells) {
@@ -235,14 +253,14 @@ int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_
       cell += x[j];
     };
     clear_inexact();
-    if (far)
-      for_cells(high, at, count, n - i, true, step);
-    else
-      for_cells(high, at, count, n - i, false, step);
+    const int64_t added =
+        far ? for_cells<true>(high, at, source + i, count, n - i, cells, step)
+            : for_cells<false>(high, at, source + i, count, n - i, cells, step);
     if (inexact_after(high)) {
-      for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
+      for (int64_t j = added - 1; j >= 0; --j) high[at[j]] = before[j];
       return i;
     }
+    if (added < count) return i + added;
   }
   return n;
 }
