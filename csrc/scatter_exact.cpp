@@ -29,21 +29,24 @@ int table_workers(int64_t n, int64_t cells, int threads) {
   return workers_for(n / std::max(cells, kWorkerElements), threads);
 }
 
+// Adds up to the first index that is not one of the table's; how many elements.
 template <class T>
-void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
-                  const T* source, int64_t count) {
+int64_t add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* index,
+                     const T* source, int64_t count) {
   const bool plainly = sizeof(T) < sizeof(double) && inexact_is_kept();
-  const bool far = table.high.size() * int64_t{sizeof(double)} > kFarBytes;
+  const int64_t cells = table.high.size();
+  const bool far = cells * int64_t{sizeof(double)} > kFarBytes;
   for (int64_t i = 0; i < count;) {
     if (plainly)
-      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i,
-                                   table.high.size(), far);
-    if (i == count) return;
+      i += job.kernels.add_exactly(table.high.data(), index + i, source + i, count - i, cells, far);
+    int64_t some = std::min(kPairsAfterMiss, count - i);
+    const int64_t bad = check_indices(index + i, some, 0, cells, nullptr);
+    if (bad >= 0) some = bad;
+    if (some == 0) return i;
     if (table.low.empty()) {
-      table.low = Table<double>(table.high.size());
-      std::fill_n(table.low.data(), table.low.size(), 0.0);
+      table.low = Table<double>(cells);
+      std::fill_n(table.low.data(), cells, 0.0);
     }
-    const int64_t some = std::min(kPairsAfterMiss, count - i);
     const size_t before = table.spilled.size();
     table.spilled.resize(before + some);
     const int64_t spilled =
@@ -52,6 +55,7 @@ void add_to_table(const Scattering<T>& job, ExactTable& table, const int64_t* in
     table.spilled.resize(before + spilled);
     i += some;
   }
+  return count;
 }
 
 // Adds x to high + low and says whether these still hold the sum exactly.
@@ -78,10 +82,10 @@ class ExactCells {
   void add(int which, int64_t first, int64_t end) {
     ExactTable& table = tables_[which];
     if (table.high.empty()) start(table, which == 0);
-    job_.each_block(first, end, cells_.low, cells_.high,
-                    [&](const int64_t* index, const T* source, int64_t count) {
-                      add_to_table(job_, table, index, source, count);
-                    });
+    job_.each_run(first, end, cells_.low, cells_.high,
+                  [&](const int64_t* index, const T* source, int64_t count) {
+                    return add_to_table(job_, table, index, source, count);
+                  });
   }
 
   void finish(int workers) {
