@@ -136,7 +136,7 @@ void widen(const void* data, int64_t n, void* to) {
 template <bool kFar, class Cell, class T, class Step>
 NDP_INLINE int64_t for_cells(const Cell* table, const int64_t* index, const T* source, int64_t n,
                              int64_t known, int64_t cells, const Step& step) {
-  constexpr int64_t kAhead = 512, kEarly = 64, kLine = 64 / sizeof *index;
+  constexpr int64_t kAhead = kFar ? 256 : 512, kEarly = 64, kLine = 64 / sizeof *index;
   const auto one = [&](int64_t j) __attribute__((always_inline)) {
     if (static_cast<uint64_t>(index[j]) >= static_cast<uint64_t>(cells)) return false;
     // Not looked at yet: no place that may be reckoned with as a pointer.
