@@ -71,7 +71,7 @@ struct Backward {
   // The gradient of x alone.
   void rows_only() const {
     const int64_t piece = rows_at_a_time(job.columns);
-    each_part(job.rows, piece, workers((job.rows + piece - 1) / piece),
+    share_out(job.rows, piece, workers((job.rows + piece - 1) / piece),
               [&](int, int64_t first, int64_t count) {
                 auto buffer = scratch();
                 kernels.backward(job, first, count, buffer.data(), nullptr, nullptr);
@@ -132,7 +132,7 @@ struct Backward {
     // Filled by the workers that use it.
     const auto parts = std::make_unique_for_overwrite<P[]>(count * apart);
     P* const part = parts.get();
-    each_part(count, 1, workers(count), [&](int, int64_t task, int64_t) {
+    share_out(count, 1, workers(count), [&](int, int64_t task, int64_t) {
       auto buffer = scratch();
       const int64_t first = task * group, mine = std::min(group, chunks - first);
       std::vector<P> sums(mine * apart, -P{0});
@@ -146,7 +146,7 @@ struct Backward {
     });
     std::vector<P> sums(apart);
     const int team = row_workers(apart / kSumLanes, count * apart, threads);
-    each_part(apart, (apart / kSumLanes + team - 1) / team * kSumLanes, team,
+    share_out(apart, (apart / kSumLanes + team - 1) / team * kSumLanes, team,
               [&](int, int64_t first, int64_t columns) {
                 kernels.fold(part, count, apart, first, columns, sums.data());
               });
@@ -164,7 +164,7 @@ void finish(Dtype dtype, ColumnSum& sum, int64_t j, void* to) {
 void exact_sums(Dtype dtype, const NormRows& job, const NormKernels& kernels, int threads,
                 void* dgamma, void* dbeta) {
   const int64_t tiles = (job.columns + kNormExactColumns - 1) / kNormExactColumns;
-  each_part(job.columns, kNormExactColumns, row_workers(tiles, job.rows * job.columns, threads),
+  share_out(job.columns, kNormExactColumns, row_workers(tiles, job.rows * job.columns, threads),
             [&](int, int64_t first, int64_t columns) {
               std::vector<ColumnSum> sums(2 * columns);
               for (ColumnSum& sum : sums) clear(sum.acc);
@@ -214,7 +214,7 @@ void run_forward(NormRows job, const NormKernels& kernels, int threads) {
   job.bias = shift.data();
   const int64_t piece = rows_at_a_time(job.columns);
   const int team = row_workers((job.rows + piece - 1) / piece, job.rows * job.columns, threads);
-  each_part(job.rows, piece, team, [&](int, int64_t first, int64_t count) {
+  share_out(job.rows, piece, team, [&](int, int64_t first, int64_t count) {
     std::vector<P> buffer(kScratchRows * padded(job.columns));
     kernels.forward(job, first, count, buffer.data());
   });

@@ -7,10 +7,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "float_mode.hpp"
 #include "narrow.hpp"
-#include "parallel.hpp"
 #include "scatter.hpp"
+#include "workers.hpp"
 
 namespace ndp::scattering {
 
@@ -99,24 +98,16 @@ void round_all(const typename Element<T>::Sum* sums, T* out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = rounded<T>(sums[i]);
 }
 
-inline int workers_for(int64_t tasks, int threads) {
-  return static_cast<int>(std::clamp<int64_t>(tasks, 1, threads));
-}
-
-// body(worker, task) for every task < tasks, in the default floating-point mode; workers take tasks
-// as they come free.
-template <class Body>
-void each_task(int64_t tasks, int workers, const Body& body) {
-  std::atomic<int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<int64_t>(workers, tasks)), [&](int worker) {
-    const DefaultFloatMode mode;
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-      body(worker, task);
-  });
-}
-
 // Elements that are worth a thread of their own.
 constexpr int64_t kWorkerElements = 16384;
+
+// Elements that a worker adds to a table of its own at a time, in `exact` and `fixed_point`; such a
+// table must be worth its making.
+constexpr int64_t kPiece = 65536;
+
+inline int table_workers(int64_t n, int64_t cells, int threads) {
+  return workers_for(n / std::max(cells, kWorkerElements), threads);
+}
 
 // A table of more bytes lies outside of the nearer caches.
 constexpr int64_t kFarBytes = 1 << 19;
