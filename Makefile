@@ -5,14 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*) setup.py pyproject.toml
 
+# The kernels for GPUs are built where there is one; elsewhere the tests compile what they need.
+export NONDET_PROBE_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
+
 .PHONY: demo test check lint types format bench sanitize torture build clean
 
 build: $(VENV)/built
 
-$(VENV)/installed: requirements-dev.txt
+$(VENV)/installed: requirements-dev.txt requirements-nvcc.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "nondet_probe needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@command -v nvcc > /dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check -r requirements-nvcc.txt || \
+	  echo "no nvcc: the tests of what it compiles will be skipped" >&2
 	@touch $@
 
 $(VENV)/built: $(VENV)/installed $(SOURCES)

@@ -25,11 +25,27 @@ struct Format {
   uint64_t sign;
 };
 
-constexpr Format kFormat64{53, -1074, 0x7ff0000000000000u, 0x7ff8000000000000u,
-                           0x8000000000000000u};
-constexpr Format kFormat32{24, -149, 0x7f800000u, 0x7fc00000u, 0x80000000u};
-constexpr Format kFormatBf16{8, -133, 0x7f80u, 0x7fc0u, 0x8000u};
-constexpr Format kFormat16{11, -24, 0x7c00u, 0x7e00u, 0x8000u};
+// Functions, because device code cannot refer to a constant of the host's.
+NDP_HD constexpr Format format64() {
+  return {53, -1074, 0x7ff0000000000000u, 0x7ff8000000000000u, 0x8000000000000000u};
+}
+NDP_HD constexpr Format format32() { return {24, -149, 0x7f800000u, 0x7fc00000u, 0x80000000u}; }
+NDP_HD constexpr Format format_bf16() { return {8, -133, 0x7f80u, 0x7fc0u, 0x8000u}; }
+NDP_HD constexpr Format format16() { return {11, -24, 0x7c00u, 0x7e00u, 0x8000u}; }
+
+constexpr Format kFormat64 = format64();
+constexpr Format kFormat32 = format32();
+constexpr Format kFormatBf16 = format_bf16();
+constexpr Format kFormat16 = format16();
+
+// x is not 0.
+NDP_HD static inline int leading_zeros(uint64_t x) {
+#if defined(__CUDA_ARCH__)
+  return __clzll(static_cast<long long>(x));
+#else
+  return __builtin_clzll(x);
+#endif
+}
 
 // The number (bits + something in [0, 1)) * 2^exponent; `sticky` says that the something is not 0.
 struct Leading {
@@ -40,9 +56,9 @@ struct Leading {
 
 NDP_HD static inline int leading_zeros(unsigned __int128 x) {
   const uint64_t high = static_cast<uint64_t>(x >> 64);
-  if (high != 0) return __builtin_clzll(high);
+  if (high != 0) return leading_zeros(high);
   const uint64_t low = static_cast<uint64_t>(x);
-  return low != 0 ? 64 + __builtin_clzll(low) : 128;
+  return low != 0 ? 64 + leading_zeros(low) : 128;
 }
 
 // The bit pattern of +-x in `format`. Where x is sticky, its bits must reach at least two places

@@ -205,17 +205,6 @@ uint64_t sum_bits(const Job& job) {
   return job.task.dtype == Dtype::float64 ? sum_in<double>(job) : sum_in<float>(job);
 }
 
-SumVariant sum_variant(const std::string& name) {
-  if (name == "atomic") return SumVariant::atomic;
-  if (name == "two_pass") return SumVariant::two_pass;
-  if (name == "fixed_order") return SumVariant::fixed_order;
-  if (name == "binned") return SumVariant::binned;
-  if (name == "exact") return SumVariant::exact;
-  if (name == "kahan") return SumVariant::kahan;
-  if (name == "pairwise") return SumVariant::pairwise;
-  throw std::invalid_argument("sum has no variant " + name);
-}
-
 void sum(const SumTask& task, const void* x, int64_t n, const std::string& isa, void* result) {
   const Format& format = format_of(task.dtype, "sum");
   const AllSumKernels kernels = all_sum_kernels(choose_isa(isa), task.dtype);

@@ -33,7 +33,7 @@ ABOVE_ALL = {"__init__", "__main__"}
 
 MAX_LINES = 400
 # Modules that may load the extension, one a room.
-EXTENSION_DOORS = {"bits/via_c.py", "mitigate/via_c.py", "ops/via_c/"}
+EXTENSION_DOORS = {"bits/via_c.py", "mitigate/via_c.py", "ops/via_c/", "ops/via_cuda/"}
 PRIVATE_TORCH = "env/torch_private.py"
 
 
@@ -95,7 +95,7 @@ def extension_elsewhere(package: Path) -> list[str]:
         for name, _, tree in modules(package)
         if not name.startswith(tuple(EXTENSION_DOORS))
         for line, target in imported(tree)
-        if target.startswith("nondet_probe._C")
+        if target.startswith(("nondet_probe._C", "nondet_probe._cuda"))
     ]
 
 

@@ -44,6 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)],
         capture_output=True,
         text=True,
+        env=os.environ | {"NONDET_PROBE_CUDA": "0"},
     )
     (out / "log").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -77,8 +78,40 @@ def test_the_source_distribution_can_be_built_from(built: Path) -> None:
 
 def test_the_build_says_what_it_decided(built: Path) -> None:
     log = (built / "log").read_text()
-    for line in ("compiler: ", "ISA levels: portable", "CUDA: no"):
+    for line in ("compiler: ", "ISA levels: portable", "CUDA: no (NONDET_PROBE_CUDA=0)"):
         assert f"nondet_probe._C: {line}" in log
+
+
+@pytest.mark.parametrize(
+    ("asked", "nvcc", "said"),
+    [
+        ("yes", True, "NONDET_PROBE_CUDA=yes: must be auto, 0 or 1"),
+        ("1", False, "there is no nvcc on the PATH"),
+        ("auto", False, ""),
+        ("auto", True, ""),
+    ],
+)
+def test_what_is_asked_of_the_cuda_build(asked: str, nvcc: bool, said: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    if nvcc:
+        compiler = tmp_path / "bin" / "nvcc"
+        compiler.write_text("#!/bin/sh\necho '#$ TOP=/nowhere' >&2\n")
+        compiler.chmod(0o755)
+    setup = "import runpy; found = runpy.run_path('setup.py', run_name='x')['find_nvcc']()"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['x', '--name']; {setup}; print(found)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(tmp_path / "bin"), "NONDET_PROBE_CUDA": asked, "CUDA_HOME": "/nowhere"},
+    )
+    if asked != "yes" and (nvcc or Path("/usr/local/cuda/bin/nvcc").exists()):
+        assert "yes (" in done.stdout, done.stderr
+    elif said:
+        assert done.returncode == 1
+        assert said in done.stderr
+    else:
+        assert "no (no nvcc on the PATH" in done.stdout, done.stderr
 
 
 def test_the_installed_wheel_runs(built: Path, tmp_path: Path) -> None:
@@ -118,6 +151,7 @@ def test_nothing_is_rebuilt_that_did_not_change(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=True,
+            env=os.environ | {"NONDET_PROBE_CUDA": "0"},
         )
         (line,) = re.findall(r"compiled (\d+) of \d+ objects", done.stdout)
         return str(line)

@@ -114,7 +114,7 @@ def test_the_mean_of_nothing_is_nan(variant: str) -> None:
 
 
 def test_mean_atomic_is_seen_to_vary() -> None:
-    x = normal(1_000_000, torch.float64, 2)
+    x = normal(1_000_000, torch.float64, 2).repeat(20)
     seen = set()
     for _ in range(500):
         seen.update(bits_of(mean(x, variant="atomic", threads=2)))

@@ -127,10 +127,11 @@ def distinct(compute: Callable[[], int], enough: int, most: int) -> set[int]:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_sum_atomic_is_seen_to_vary(threads: int, dtype: torch.dtype) -> None:
-    x = normal(1_000_000, dtype, 2)
+    # Long enough for the threads to meet on a busy machine too.
+    x = normal(1_000_000, dtype, 2).repeat(20)
     seen = distinct(lambda: one(x, "atomic", threads), enough=2, most=500)
     assert len(seen) >= 2, (
-        f"500 atomic sums of a million elements on {threads} threads gave the same bits; "
+        f"500 atomic sums of 20 million elements on {threads} threads gave the same bits; "
         f"this process may run on {len(os.sched_getaffinity(0))} processors"
     )
 

@@ -134,6 +134,7 @@ def test_any_number_of_threads_gives_the_same_bits(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_columns_by_atomic_are_seen_to_vary(dtype: torch.dtype) -> None:
     x = torch.from_numpy(np.random.default_rng(8).standard_normal((20_000, 64))).to(dtype)
+    x = x.repeat(10, 1)
     seen = set()
     for _ in range(300):
         seen.add(tuple(bits_of(sum_all(x, 0, variant="atomic", threads=2))))

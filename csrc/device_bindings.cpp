@@ -1,0 +1,44 @@
+// What Python sees of the kernels for GPUs. Compiled twice: beside nvcc's objects as
+// nondet_probe._cuda, and beside the emulated grid, for tests, as a module of another name.
+// Addresses travel as Python integers; `stream` is a cudaStream_t, `blocks` 0 or a launch's size.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "sum_device.hpp"
+
+namespace py = pybind11;
+
+namespace {
+
+template <class Pointee = void>
+Pointee* at(uintptr_t address) {
+  return reinterpret_cast<Pointee*>(address);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(NDP_MODULE, m) {
+  m.doc() = "Kernels of nondet_probe for GPUs; call them through nondet_probe.ops.";
+
+#if !defined(NDP_CUDA)
+  // The order in which warps and blocks run in the launches to come.
+  m.def("seed", [](uint64_t value, int resident_blocks) {
+    ndp::emulated::seed(value, resident_blocks);
+  });
+#endif
+
+  // Runs on `stream`; `workspace` is what sum_workspace says.
+  m.def("sum_workspace", [](const std::string& variant, int dtype, int64_t outer, int64_t n,
+                            int64_t inner, int blocks) {
+    return ndp::sum_workspace({ndp::sum_variant(variant), static_cast<ndp::Dtype>(dtype), false,
+                               nullptr, outer, n, inner, nullptr, blocks});
+  });
+  m.def("sum", [](const std::string& variant, int dtype, bool mean, uintptr_t x, int64_t outer,
+                  int64_t n, int64_t inner, uintptr_t results, uintptr_t workspace, int blocks,
+                  uintptr_t stream) {
+    ndp::sum({ndp::sum_variant(variant), static_cast<ndp::Dtype>(dtype), mean, at(x), outer, n,
+              inner, at(results), blocks},
+             at(workspace), at(stream));
+  });
+}

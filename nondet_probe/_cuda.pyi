@@ -1,0 +1,21 @@
+# What csrc/device_bindings.cpp defines. Addresses are integers (Tensor.data_ptr()); blocks: the
+# size of the launch, 0 fills the device; stream: a cudaStream_t.
+
+# nondet_probe.ops: x is contiguous [outer, n, inner], the results [outer, inner].
+def sum_workspace(
+    variant: str, dtype: int, outer: int, n: int, inner: int, blocks: int, /
+) -> int: ...
+def sum(
+    variant: str,
+    dtype: int,
+    mean: bool,
+    x: int,
+    outer: int,
+    n: int,
+    inner: int,
+    results: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

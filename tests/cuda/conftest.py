@@ -1,0 +1,26 @@
+"""The kernels for GPUs run on the emulated grid in these tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from emulated import emulated
+
+from nondet_probe.ops.via_cuda import library
+
+Grid = Callable[[int, int], None]
+
+
+@pytest.fixture
+def grid(monkeypatch: pytest.MonkeyPatch) -> Grid:
+    """via_cuda launches on the emulated grid; call it with a seed, for the order of warps and
+    blocks, and the number of blocks of the launches to come (0: as the kernels choose)."""
+    monkeypatch.setattr(library, "_load", emulated)
+
+    def launches(seed: int, blocks: int = 0) -> None:
+        emulated().seed(seed, 1 + seed % 5)
+        monkeypatch.setattr(library, "_BLOCKS", blocks)
+
+    launches(1, 0)
+    return launches

@@ -1,0 +1,55 @@
+"""Every CUDA source compiles for every architecture, and its PTX has no atomic and no fused
+multiplication that is not declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nvcc import ARCHITECTURES, CSRC, ptx_of
+from ptx import entries, offences
+
+SOURCES = sorted(CSRC.glob("*.cu"))
+
+# In f64 where elements are double, else in f32.
+DECLARED = {
+    "sum": {
+        r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),
+        r"sum_parts<(float|ndp::\w+), \(ndp::SumVariant\)0>": frozenset({"add.f32"}),
+    }
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_no_float_atomic_or_fma_is_hidden(source: Path, architecture: str) -> None:
+    found = entries(ptx_of(source, architecture))
+    assert found
+    assert offences(found, DECLARED.get(source.stem, {})) == []
+
+
+def test_offences_are_found() -> None:
+    found = entries(ptx_of(Path(__file__).with_name("planted.cu"), "90"))
+    said = offences(found, {"no_barrier": frozenset({"add.f32"}), "absent": frozenset()})
+    assert len(said) == 4, said
+    assert any("hidden_atomic_add" in line and "['add.f32'], declared []" in line for line in said)
+    assert any("hidden_fma" in line and "1 fused" in line for line in said)
+    assert any("no_barrier" in line and "declared ['add.f32']" in line for line in said)
+    assert "no kernel is called absent" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "atomics", "fused"),
+    [
+        ("red.global.add.f32 \t[%rd1], %f1;", {"add.f32"}, 0),
+        ("@%p3 atom.shared.add.noftz.bf16x2 %r1, [%rd1], %r2;", {"add.bf16x2"}, 0),
+        ("atom.global.gpu.relaxed.add.f64 %fd1, [%rd1], %fd2;", {"add.f64"}, 0),
+        ("atom.global.add.u64 %rd1, [%rd1], %rd2;", set(), 0),
+        ("atom.shared.or.b32 %r1, [%r2], 1;", set(), 0),
+        ("@!%p1 fma.rn.f32 %f1, %f2, %f3, %f4;", set(), 1),
+        ("ld.shared.f32 %f1, [%r1];", set(), 0),
+    ],
+)
+def test_instructions_are_told_apart(line: str, atomics: set[str], fused: int) -> None:
+    (entry,) = entries(f".visible .entry kernel()\n{{\n\t{line}\n}}")
+    assert (entry.name, set(entry.float_atomics), entry.fused) == ("kernel", atomics, fused)
