@@ -140,6 +140,8 @@ class Compare(TorchDispatchMode):
                 raise _UnmeasuredError(f"{threads} threads: {type(error).__name__}") from None
             leaves = pytree.tree_leaves((output, copies))
             found.append([x for x in leaves if isinstance(x, Tensor) and _dense(x)])
+            if any(x.numel() >= TOO_LARGE for x in found[-1]):
+                raise _UnmeasuredError(f"results of {TOO_LARGE} elements and more")
         return found
 
 
@@ -165,19 +167,22 @@ def _ends_differ(func: Any, args: Any, kwargs: Any, results: Results) -> bool:
     if not tagged and any(x.shape != shape for x in whole):
         return False
     torch.set_num_threads(THREADS[0])
+    size = min(results[0].numel(), PIECES * PIECE)
+    first = torch.unravel_index(torch.arange(size), shape)
+
+    def start(x: Tensor) -> Tensor:
+        return x.expand(shape)[first] if x.dim() else x
 
     def part(low: int, high: int) -> Tensor:
         """Of elements that count from `low` to `high` in each operand, in memory of their own."""
-
-        def cut(x: Tensor) -> Tensor:
-            return x.expand(shape).flatten()[low:high].clone() if x.dim() else x.clone()
-
-        given = pytree.tree_map_only(Tensor, cut, (args, kwargs))
+        given = pytree.tree_map_only(
+            Tensor, lambda x: x[low:high].clone() if x.dim() else x.clone(), starts
+        )
         output: Tensor = func(*given[0], **given[1])
         return output
 
-    size = min(results[0].numel(), PIECES * PIECE)
     try:
+        starts = pytree.tree_map_only(Tensor, start, (args, kwargs))
         together = part(0, size)
         pieces = torch.cat([part(low, min(low + PIECE, size)) for low in range(0, size, PIECE)])
     except Exception as error:

@@ -165,6 +165,20 @@ def products() -> Iterator[tuple[str, Callable[[], Any]]]:
                 backward(torch.einsum("bmk,bkn->mn", x, y))
 
             yield "batched product", batched
+    for (m, k, n), dtype in itertools.product(
+        (*sizes, (64, 768, 3072), (509, 768, 768), (1, 4097, 1023)),
+        (torch.bfloat16, torch.float16),
+    ):
+
+        def short(m: int = m, k: int = k, n: int = n, dtype: torch.dtype = dtype) -> None:
+            a = (torch.rand(m, k) - 0.5).to(dtype).requires_grad_()
+            b = (torch.rand(n, k) - 0.5).to(dtype).requires_grad_()
+            backward(nn.functional.linear(a, b, torch.rand(n).to(dtype)))
+            backward(a @ b.T)
+            backward(a @ b[0])
+            backward(torch.dot(a[0], b[0]))
+
+        yield "16-bit product", short
 
 
 def layers() -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -218,6 +232,36 @@ class _Repeated(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.layer(*[x] * self.times)
+
+
+def attention() -> Iterator[tuple[str, Callable[[], Any]]]:
+    shapes = ((3, 4, 131, 16), (1, 8, 517, 64), (9, 3, 61, 32))
+    for shape, dtype, causal in itertools.product(
+        shapes, (torch.float32, torch.float64, torch.bfloat16), (False, True)
+    ):
+
+        def case(shape: Any = shape, dtype: torch.dtype = dtype, causal: bool = causal) -> None:
+            given = [(torch.rand(shape) - 0.5).to(dtype).requires_grad_() for _ in range(3)]
+            backward(nn.functional.scaled_dot_product_attention(*given, is_causal=causal))
+
+        yield "attention", case
+
+
+def short_layers() -> Iterator[tuple[str, Callable[[], Any]]]:
+    images = (9, 18, 37, 35)
+    for layer, shape in (
+        (nn.LayerNorm(129), (33, 67, 129)), (nn.LayerNorm(1003), (301, 1003)),
+        (nn.RMSNorm(129), (33, 67, 129)), (nn.BatchNorm2d(18), images),
+        (nn.GroupNorm(3, 18), images), (nn.Conv2d(18, 31, 3, padding=1), images),
+        (nn.Softmax(dim=0), (301, 1003)), (nn.LogSoftmax(1), images),
+        (nn.BatchNorm1d(129), (3001, 129)),
+    ):  # fmt: skip
+
+        def case(layer: nn.Module = layer, shape: Any = shape) -> None:
+            x = (torch.rand(shape) - 0.5).bfloat16().requires_grad_()
+            backward(layer.bfloat16()(x))
+
+        yield "bfloat16 layer", case
 
 
 def indexing() -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -325,6 +369,8 @@ def optimizers() -> Iterator[tuple[str, Callable[[], Any]]]:
 def cases() -> Iterable[tuple[str, Callable[[], Any]]]:
     yield from products()
     yield from layers()
+    yield from short_layers()
+    yield from attention()
     yield from indexing()
     yield from random()
     yield from optimizers()
