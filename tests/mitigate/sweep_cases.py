@@ -85,6 +85,7 @@ def elementwise() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 def in_place() -> Iterator[tuple[str, Callable[[], Any]]]:
     functions: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda x, y: torch.add(x, y, alpha=0.3), lambda x, y: torch.sub(x, y, alpha=0.3),
         lambda x, y: x.add_(y, alpha=0.3), lambda x, y: x.add_(0.7), lambda x, y: x.mul_(y),
         lambda x, y: x.sub_(y), lambda x, y: x.div_(y), lambda x, y: x.addcmul_(y, y, value=0.3),
         lambda x, y: x.addcdiv_(y, y + 9, value=0.3), lambda x, y: x.lerp_(y, 0.3),
@@ -124,8 +125,11 @@ def reductions() -> Iterator[tuple[str, Callable[[], Any]]]:
         lambda x: nn.functional.huber_loss(x, x.detach() * 0.3),
         lambda x: nn.functional.binary_cross_entropy_with_logits(x, x.detach().sigmoid()),
         lambda x: nn.functional.kl_div(x, x.detach().exp()),
-        lambda x: nn.functional.normalize(x),
-        lambda x: nn.functional.cosine_similarity(x, x + 1),
+        lambda x: nn.functional.normalize(x, dim=-1),
+        lambda x: nn.functional.cosine_similarity(x, x + 1, dim=-1),
+        lambda x: nn.functional.binary_cross_entropy(x.sigmoid(), x.detach().abs()),
+        lambda x: nn.functional.soft_margin_loss(x, x.detach().sign()),
+        lambda x: torch.var_mean(x, correction=0), lambda x: torch.std_mean(x, dim=-1),
     ]  # fmt: skip
     for function in functions:
         for shape in ((517, 1031), (100_003,), (9, 70_001), (70_001, 9), (37, 41, 67)):
@@ -341,6 +345,7 @@ def random() -> Iterator[tuple[str, Callable[[], Any]]]:
                 "random",
                 lambda f=fill, g=given, d=dtype: getattr(torch.zeros(100_003, dtype=d), f)(*g),
             )
+    yield "range", lambda: torch.linspace(-1, 3, 100_003)
     yield "random", lambda: torch.randperm(100_003)
     yield "random", lambda: torch.multinomial(torch.rand(301, 1003), 3)
     yield "random", lambda: torch.bernoulli(torch.rand(100_003))
