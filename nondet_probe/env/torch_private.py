@@ -117,7 +117,10 @@ _CPU = torch._C.DispatchKey.CPU
 # The key just above the kernels of a device and below autograd, modes and autocast, through which
 # every call passes. A kernel put there can be taken away again; those of the devices stay in place.
 _GATE = "BackendSelect"
-_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)
+# Not the key that is on while torch.compile traces: kernels are looked up in Python then.
+_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect).remove(
+    torch._C.DispatchKey.PythonDispatcher
+)
 _has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 

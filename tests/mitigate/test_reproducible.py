@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -170,16 +171,23 @@ def test_reentry_counts_go_on_and_the_guarantee_is_back() -> None:
     assert run.report().holds
 
 
-def test_code_under_compile_is_told_as_untouched() -> None:
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
     torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("nothing_compiled")
+def test_code_under_compile_is_told_as_untouched() -> None:
     with nondet_probe.reproducible() as before:
         odd().sum()
     assert before.report().holds
     with nondet_probe.reproducible() as run:
         compiled = torch.compile(lambda x: silu(x).sum(), backend="eager", fullgraph=True)
-        compiled(odd())
+        total = compiled(odd())
+    torch.testing.assert_close(total, silu(odd()).sum())
     report = run.report()
-    torch.compiler.reset()
     assert not report.holds
     assert report.notes == ["code under torch.compile runs kernels of its own, which are untouched"]
     assert "note: code under torch.compile" in str(report)
