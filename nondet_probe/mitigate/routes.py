@@ -1,7 +1,8 @@
 """Which way each overload goes under a guarantee.
 
-In this order: an op of the family, in the weakest variant that is enough; a product or convolution
-in slices; one thread for what a sweep saw vary; a count of its calls for what no sweep measured.
+In this order: an op of the family, in the weakest variant that is enough, where it is worth it; a
+product or convolution in slices; an elementwise overload in pieces; one thread for what else a
+sweep saw vary; a count of its calls for what no sweep measured.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ _ADDING = {
         "native_batch_norm", "native_batch_norm_backward", "native_group_norm",
         "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward",
         "nll_loss_backward", "nll_loss_forward", "norm", "prod", "scatter_add", "scatter_reduce",
-        "segment_reduce", "std", "std_mean", "sum", "trace", "var", "var_mean", "vdot",
+        "segment_reduce", "soft_margin_loss", "std", "std_mean", "sum", "trace", "var", "var_mean",
+        "vdot",
     )
 }  # fmt: skip
 
