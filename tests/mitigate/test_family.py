@@ -117,7 +117,7 @@ LARGE: dict[str, tuple[str, str, Call]] = {
     "layer_norm backward, bfloat16": (
         "native_layer_norm_backward",
         "layer_norm fixed_order",
-        lambda: norm_gradients(torch.bfloat16, 517, 1003),
+        lambda: norm_gradients(torch.bfloat16, 263, 1003),
     ),
     "histogram": (
         "histogram.bin_ct",
@@ -145,7 +145,9 @@ LARGE: dict[str, tuple[str, str, Call]] = {
 @pytest.mark.parametrize("name", LARGE)
 def test_as_torch_and_the_same_on_any_number_of_threads(name: str) -> None:
     overload, how, call = LARGE[name]
-    expected, bits = call(), set()
+    bits = set()
+    with thread_count(1):  # torch's own 16-bit gradients differ by several per cent with the count
+        expected = call()
     with nondet_probe.reproducible() as run:
         for threads in (1, 2, 3, 4):
             with thread_count(threads):
