@@ -376,12 +376,12 @@ def test_what_no_sweep_measured_is_told() -> None:
         return x * 2
 
     with nondet_probe.reproducible(watch=True) as run:
-        twice(odd()) + 1
+        -twice(odd())
     report = run.report()
     assert report.unknown == {"mitigate_test::twice": 1}
     assert not report.holds
     assert "untouched, not measured, nothing promised:" in str(report)
-    assert report.untouched["aten::add.Tensor"] == 1
+    assert report.untouched["aten::neg"] == 1
 
 
 def test_other_devices_pass() -> None:
@@ -416,6 +416,6 @@ def test_one_thread_is_a_matter_of_the_calling_thread() -> None:
 
 
 def test_a_new_relative_needs_a_function_and_a_line() -> None:
-    found = routes(["aten::sum", "aten::mm", "aten::add.Tensor"], Guarantee.LAUNCH_INVARIANT)
+    found = routes(["aten::sum", "aten::mm", "aten::neg"], Guarantee.LAUNCH_INVARIANT)
     assert set(found) == {"aten::sum", "aten::mm"}
     assert set(routes(["aten::sum", "aten::mm"], Guarantee.NONE)) == {"aten::sum"}
