@@ -381,7 +381,7 @@ def test_what_no_sweep_measured_is_told() -> None:
     assert report.unknown == {"mitigate_test::twice": 1}
     assert not report.holds
     assert "untouched, not measured, nothing promised:" in str(report)
-    assert report.untouched["aten::neg"] == 1
+    assert report.untouched["aten::neg"] >= 1
 
 
 def test_other_devices_pass() -> None:
