@@ -89,9 +89,9 @@ _NO_ARITHMETIC = {
     for name in (
         "_convolution", "_local_scalar_dense", "_reshape_copy", "_slow_conv2d_backward",
         "_slow_conv2d_forward", "_to_copy", "_unsafe_view", "all", "any", "arange", "as_strided",
-        "copy", "detach", "empty_like", "equal", "eye", "fill", "full_like", "is_same_size", "isfinite",
-        "isnan", "item", "mkldnn_convolution", "new_empty", "new_empty_strided", "nonzero",
-        "ones_like", "requires_grad", "resize", "set", "set_data", "zero", "zeros_like",
+        "copy", "detach", "empty_like", "equal", "eye", "fill", "full_like", "is_same_size",
+        "isfinite", "isnan", "item", "mkldnn_convolution", "new_empty", "new_empty_strided",
+        "nonzero", "ones_like", "requires_grad", "resize", "set", "set_data", "zero", "zeros_like",
     )
 }  # fmt: skip
 
