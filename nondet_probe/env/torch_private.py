@@ -151,7 +151,10 @@ _CPU = torch._C.DispatchKey.CPU
 # The key just above the kernels of a device and below autograd, modes and autocast, through which
 # every call passes. A kernel put there can be taken away again; those of the devices stay in place.
 _GATE = "BackendSelect"
-_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)
+# Not the key that is on while torch.compile traces: kernels are looked up in Python then.
+_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect).remove(
+    torch._C.DispatchKey.PythonDispatcher
+)
 _has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
@@ -199,18 +202,56 @@ def _below_gate(name: str) -> Callable[..., Any]:
     """function(key, *args, **kwargs): an overload's kernel for a dispatch key.
 
     Both ways let the interpreter lock go; calling a kernel of `torch.library.get_kernel` does not.
-    The first also takes for a tensor the number that Python is handed where C++ made one of a
-    number, but crashes for a kernel that is not the key's own.
+    The first crashes for a kernel that is not the key's own.
     """
     overload = _overload(name)
     at_key, redispatch = overload._op_dk, overload._handle.redispatch_boxed
-    if _has_kernel(name, "CPU"):
-        return lambda key, *args, **kwargs: (
-            at_key(key, *args, **kwargs)
-            if key == _CPU
-            else redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
-        )
-    return lambda key, *args, **kwargs: redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+    arguments = overload._schema.arguments
+    places = [place for place, given in enumerate(arguments) if str(given.type) == "Tensor"]
+
+    def below(key: Any, *args: Any, **kwargs: Any) -> Any:
+        given = _with_tensors(args, places, computed=key == _CPU)
+        return redispatch(torch._C.DispatchKeySet(key), *given, **kwargs)
+
+    if not _has_kernel(name, "CPU"):
+        return below
+
+    def at(key: Any, *args: Any, **kwargs: Any) -> Any:
+        if key != _CPU:
+            return below(key, *args, **kwargs)
+        try:
+            return at_key(key, *args, **kwargs)
+        except RuntimeError:
+            given = _with_tensors(args, places)
+            if given is args:
+                raise
+        # Nothing has run: it takes numbers for the tensors of the four basic operations only.
+        return at_key(key, *given, **kwargs)
+
+    return at
+
+
+def _with_tensors(
+    args: tuple[Any, ...], places: list[int], computed: bool = True
+) -> tuple[Any, ...]:
+    """Where C++ made a tensor of a number, of which Python is handed the number, a tensor again;
+    `args` itself where there is none. The result has the dtype that it has with the number.
+
+    computed: the value counts, so it is not rounded to the dtype of the others; else what looks at
+    dtypes alone may want the same one for all.
+    """
+    found = [n for n in places if n < len(args) and isinstance(args[n], int | float | complex)]
+    if not found:
+        return args
+    dtypes = [x.dtype for x in args if isinstance(x, torch.Tensor)]
+    floats = [dtype for dtype in dtypes if dtype.is_floating_point]
+    given = list(args)
+    for place in found:
+        dtype = None
+        if floats and not isinstance(given[place], complex):
+            dtype = torch.float64 if computed else floats[0]
+        given[place] = torch.tensor(given[place], dtype=dtype)
+    return tuple(given)
 
 
 class Interception:
