@@ -4,7 +4,9 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <tuple>
 
+#include "scatter_device.hpp"
 #include "sum_device.hpp"
 
 namespace py = pybind11;
@@ -40,5 +42,44 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     ndp::sum({ndp::sum_variant(variant), static_cast<ndp::Dtype>(dtype), mean, at(x), outer, n,
               inner, at(results), blocks},
              at(workspace), at(stream));
+  });
+  // The scatter core: what to add, where, and how an index is meant; the state, two int64, zero
+  // before; blocks. Sorted: keys, int32, and rows, int64.
+  using Added = std::tuple<int, uintptr_t, uintptr_t, uintptr_t, int64_t, int64_t, int64_t>;
+  using Meant = std::tuple<bool, bool, std::tuple<int64_t, int64_t, int64_t>>;
+  const auto scatter_of = [](const Added& added, const Meant& meant, uintptr_t state, int blocks) {
+    const auto [dtype, out, index, source, n, columns, destinations] = added;
+    const auto [wrap, strict, grid] = meant;
+    const auto [size, inner, span] = grid;
+    return ndp::DeviceScatter{{static_cast<ndp::Dtype>(dtype), at(out), at<const int64_t>(index),
+                               at(source), n, columns, destinations, wrap, strict,
+                               {size, inner, span}},
+                              at<ndp::ScatterState>(state), blocks};
+  };
+  m.def("scatter_workspace", [=](const std::string& variant, const Added& added,
+                                 const Meant& meant) {
+    return ndp::scatter_workspace(ndp::scatter_variant(variant), scatter_of(added, meant, 0, 0));
+  });
+  m.def("scatter", [=](const std::string& variant, const Added& added, const Meant& meant,
+                       uintptr_t state, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::scatter(ndp::scatter_variant(variant), scatter_of(added, meant, state, blocks),
+                 at(workspace), at(stream));
+  });
+  m.def("scatter_keys", [=](const Added& added, const Meant& meant, uintptr_t state,
+                            uintptr_t keys, int blocks, uintptr_t stream) {
+    ndp::scatter_keys(scatter_of(added, meant, state, blocks), at<int32_t>(keys), at(stream));
+  });
+  m.def("scatter_ordered_workspace", [=](const Added& added, const Meant& meant) {
+    return ndp::scatter_ordered_workspace(scatter_of(added, meant, 0, 0));
+  });
+  m.def("scatter_ordered", [=](const Added& added, const Meant& meant, uintptr_t keys,
+                               uintptr_t rows, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::scatter_ordered(scatter_of(added, meant, 0, blocks), {at<int32_t>(keys), at<int64_t>(rows)},
+                         at(workspace), at(stream));
+  });
+  m.def("scatter_spilled", [=](const Added& added, const Meant& meant, uintptr_t keys,
+                               uintptr_t rows, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::scatter_spilled(scatter_of(added, meant, 0, blocks), {at<int32_t>(keys), at<int64_t>(rows)},
+                         at(workspace), at(stream));
   });
 }

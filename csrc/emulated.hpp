@@ -185,6 +185,7 @@ T atomicCAS(T* to, T expected, T x) {
   return before;
 }
 
+inline long long __double2ll_rn(double x) { return std::llrint(x); }
 inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }

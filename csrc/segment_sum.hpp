@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "dtypes.hpp"
@@ -12,7 +13,12 @@ namespace ndp {
 enum class SegmentVariant { atomic, ordered, exact };
 
 // Throws std::invalid_argument for any other name.
-SegmentVariant segment_variant(const std::string& name);
+inline SegmentVariant segment_variant(const std::string& name) {
+  if (name == "atomic") return SegmentVariant::atomic;
+  if (name == "ordered") return SegmentVariant::ordered;
+  if (name == "exact") return SegmentVariant::exact;
+  throw std::invalid_argument("segment_sum has no variant " + name);
+}
 
 // data: [rows, columns]; segment s is rows offsets[s] to offsets[s + 1] - 1. All contiguous.
 struct Segments {

@@ -19,3 +19,44 @@ def sum(
     stream: int,
     /,
 ) -> None: ...
+
+# The scatter core. added: dtype, out, index, source, n, columns, destinations; meant: wrap, strict
+# and the grid (size, inner, span); state: two int64.
+_Added = tuple[int, int, int, int, int, int, int]
+_Meant = tuple[bool, bool, tuple[int, int, int]]
+
+def scatter_workspace(variant: str, added: _Added, meant: _Meant, /) -> int: ...
+def scatter(
+    variant: str,
+    added: _Added,
+    meant: _Meant,
+    state: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def scatter_keys(
+    added: _Added, meant: _Meant, state: int, keys: int, blocks: int, stream: int, /
+) -> None: ...
+def scatter_ordered_workspace(added: _Added, meant: _Meant, /) -> int: ...
+def scatter_ordered(
+    added: _Added,
+    meant: _Meant,
+    keys: int,
+    rows: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def scatter_spilled(
+    added: _Added,
+    meant: _Meant,
+    keys: int,
+    rows: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

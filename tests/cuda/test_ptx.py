@@ -13,10 +13,14 @@ SOURCES = sorted(CSRC.glob("*.cu"))
 
 # In f64 where elements are double, else in f32.
 DECLARED = {
+    "scatter": {
+        r"scatter_atomic<double>": frozenset({"add.f64"}),
+        r"scatter_atomic<float>": frozenset({"add.f32"}),  # 16 bits: compare and swap
+    },
     "sum": {
         r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),
         r"sum_parts<(float|ndp::\w+), \(ndp::SumVariant\)0>": frozenset({"add.f32"}),
-    }
+    },
 }
 
 

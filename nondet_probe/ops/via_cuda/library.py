@@ -15,7 +15,9 @@ __all__ = [
     "launch_blocks",
     "library",
     "no_threads",
+    "not_captured",
     "on_device",
+    "same_device",
     "stream_of",
     "why_not",
     "workspace",
@@ -80,3 +82,19 @@ def no_threads(threads: int | None) -> None:
     """UsageError when threads are asked for."""
     if threads is not None:
         raise UsageError(f"threads is for tensors on cpu; this one is on a GPU, got {threads}")
+
+
+def same_device(op: str, *tensors: Tensor) -> None:
+    """TypeError, in the name of `op`, unless all tensors are on one device."""
+    devices = {str(tensor.device): None for tensor in tensors}
+    if len(devices) > 1:
+        raise TypeError(f"{op} takes tensors on one device, got {' and '.join(devices)}")
+
+
+def not_captured(op: str, variant: str, x: Tensor) -> None:
+    """UsageError while x's device captures a graph: what follows has to wait for the GPU."""
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise UsageError(
+            f"{op}, variant {variant!r}, reads back whether its input is in range, which cannot be "
+            "captured in a graph; call it outside of the graph"
+        )

@@ -1,0 +1,144 @@
+"""The scatter core and its indices."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nondet_probe.bits.dtypes import CODES
+from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_cuda.library import (
+    launch_blocks,
+    library,
+    no_threads,
+    not_captured,
+    on_device,
+    same_device,
+    stream_of,
+    workspace,
+)
+
+__all__ = ["checked_indices", "scatter_rows"]
+
+_TAKEN = ("atomic", "ordered", "fixed_point", "exact")
+_MOST = 2**31 - 1
+_BAD = 2**63 - 1
+
+_Added = tuple[int, int, int, int, int, int, int]
+_Meant = tuple[bool, bool, tuple[int, int, int]]
+
+
+def scatter_rows(
+    out: Tensor,
+    index: Tensor,
+    source: Tensor,
+    variant: str,
+    threads: int | None,
+    wrap: bool = False,
+    strict: bool = False,
+    grid: tuple[int, int, int] = (0, 1, 1),
+) -> None:
+    """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
+
+    Everything is contiguous, out holds the initial values; wrap, strict, grid and IndexError as in
+    `via_c.scatter_rows`. That indices are in range is known only after the launches, which this
+    waits for: UsageError while a graph is captured. UsageError also for more than 2^31 - 1 rows or
+    destinations in "ordered", and in "exact" where that has to sort as well.
+    """
+    no_threads(threads)
+    if variant not in _TAKEN:
+        raise UsageError(
+            f"scatter variant {variant!r} has no kernel for CUDA; taken are {', '.join(_TAKEN)}"
+        )
+    same_device("scatter", out, index, source)
+    not_captured("scatter", variant, out)
+    destinations, n = out.shape[0], index.numel()
+    columns = out.numel() // destinations if destinations else 0
+    state = torch.zeros(2, dtype=torch.int64, device=out.device)
+    added = (
+        CODES[out.dtype],
+        out.data_ptr(),
+        index.data_ptr(),
+        source.data_ptr(),
+        n,
+        columns,
+        destinations,
+    )
+    meant = (wrap, strict, grid)
+    with on_device(out):
+        if variant == "ordered":
+            keys, rows = _sorted(added, meant, state)
+            memory = workspace(out, library().scatter_ordered_workspace(added, meant))
+            library().scatter_ordered(
+                added,
+                meant,
+                keys.data_ptr(),
+                rows.data_ptr(),
+                memory.data_ptr(),
+                launch_blocks(),
+                stream_of(out),
+            )
+        else:
+            memory = workspace(out, library().scatter_workspace(variant, added, meant))
+            library().scatter(
+                variant,
+                added,
+                meant,
+                state.data_ptr(),
+                memory.data_ptr(),
+                launch_blocks(),
+                stream_of(out),
+            )
+        bad, spilled = state.tolist()
+        if bad:
+            at = _BAD - bad
+            raise IndexError(
+                f"index {index.view(-1)[at].item()} at position {at} is out of range for "
+                f"{grid[0] or destinations} rows"
+            )
+        if spilled:
+            keys, rows = _sorted(added, meant, state)
+            library().scatter_spilled(
+                added,
+                meant,
+                keys.data_ptr(),
+                rows.data_ptr(),
+                memory.data_ptr(),
+                launch_blocks(),
+                stream_of(out),
+            )
+
+
+def _sorted(added: _Added, meant: _Meant, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Destinations in rising order, int32, and the row of each; rows of one destination in their
+    order: torch's radix sort, as a stable sort has but one result."""
+    n, destinations = added[4], added[6]
+    if max(n, destinations) > _MOST:
+        raise UsageError(
+            f"scatter sorts at most {_MOST} rows and destinations on a GPU, got {n} and "
+            f"{destinations}"
+        )
+    keys = torch.empty(n, dtype=torch.int32, device=state.device)
+    library().scatter_keys(
+        added, meant, state.data_ptr(), keys.data_ptr(), launch_blocks(), stream_of(state)
+    )
+    found = torch.sort(keys, stable=True)
+    return found.values, found.indices
+
+
+def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) -> Tensor:
+    """The index, of any shape, as contiguous int64 in [0, size); as `via_c.checked_indices`.
+
+    Waits for the GPU: UsageError while a graph is captured.
+    """
+    not_captured(op, "every", index)
+    index = index.long().contiguous()
+    low = -size if wrap else 0
+    outside = (index < low) | (index >= size)
+    if outside.any():
+        at = int(outside.view(-1).to(torch.uint8).argmax())
+        raise IndexError(
+            f"{op}: index {index.view(-1)[at].item()} at position {at} is out of range for "
+            f"size {size}"
+        )
+    return torch.where(index < 0, index + size, index) if wrap else index
