@@ -2,10 +2,14 @@
 // nondet_probe._cuda, and beside the emulated grid, for tests, as a module of another name.
 // Addresses travel as Python integers; `stream` is a cudaStream_t, `blocks` 0 or a launch's size.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <stdexcept>
 #include <string>
 #include <tuple>
+#include <vector>
 
+#include "digest_device.hpp"
 #include "scatter_device.hpp"
 #include "sum_device.hpp"
 
@@ -81,5 +85,18 @@ PYBIND11_MODULE(NDP_MODULE, m) {
                                uintptr_t rows, uintptr_t workspace, int blocks, uintptr_t stream) {
     ndp::scatter_spilled(scatter_of(added, meant, 0, blocks), {at<int32_t>(keys), at<int64_t>(rows)},
                          at(workspace), at(stream));
+  });
+
+  // Tensor i: its dtype, address and shape; two words of its digest to `digests`.
+  m.def("digest_workspace", &ndp::digest_workspace);
+  m.def("digest", [](const std::vector<int>& dtypes, const std::vector<uintptr_t>& addresses,
+                     const std::vector<std::vector<int64_t>>& shapes, uintptr_t workspace,
+                     uintptr_t digests, int blocks, uintptr_t stream) {
+    if (addresses.size() != dtypes.size() || shapes.size() != dtypes.size())
+      throw std::invalid_argument("digest: as many dtypes as addresses and shapes");
+    std::vector<ndp::DeviceTensor> tensors;
+    for (size_t i = 0; i < dtypes.size(); ++i)
+      tensors.push_back({static_cast<ndp::Dtype>(dtypes[i]), at(addresses[i]), shapes[i]});
+    ndp::digest(tensors, at(workspace), at<uint64_t>(digests), blocks, at(stream));
   });
 }

@@ -1,6 +1,8 @@
 # What csrc/device_bindings.cpp defines. Addresses are integers (Tensor.data_ptr()); blocks: the
 # size of the launch, 0 fills the device; stream: a cudaStream_t.
 
+from collections.abc import Sequence
+
 # nondet_probe.ops: x is contiguous [outer, n, inner], the results [outer, inner].
 def sum_workspace(
     variant: str, dtype: int, outer: int, n: int, inner: int, blocks: int, /
@@ -56,6 +58,19 @@ def scatter_spilled(
     keys: int,
     rows: int,
     workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# nondet_probe.bits: contiguous tensors. digests: 2 words for each of them.
+def digest_workspace() -> int: ...
+def digest(
+    dtypes: Sequence[int],
+    addresses: Sequence[int],
+    shapes: Sequence[Sequence[int]],
+    workspace: int,
+    digests: int,
     blocks: int,
     stream: int,
     /,

@@ -32,8 +32,8 @@ FORBIDDEN = {
 ABOVE_ALL = {"__init__", "__main__"}
 
 MAX_LINES = 400
-# Modules that may load the extension, one a room.
-EXTENSION_DOORS = {"bits/via_c.py", "mitigate/via_c.py", "ops/via_c/", "ops/via_cuda/"}
+# Modules that may load the extensions: the one for the host one a room, the one for GPUs this one.
+EXTENSION_DOORS = {"bits/device.py", "bits/via_c.py", "mitigate/via_c.py", "ops/via_c/"}
 PRIVATE_TORCH = "env/torch_private.py"
 
 

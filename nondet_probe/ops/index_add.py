@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -28,6 +27,7 @@ from nondet_probe.ops.scatter import (
     register_variants,
     rows_ref,
 )
+from nondet_probe.ops.via import via
 
 __all__ = ["index_add", "index_add_ref"]
 
@@ -95,7 +95,7 @@ def _check(input: Tensor, dim: int, index: Tensor, source: Tensor, variant: str)
     return dim
 
 
-def _on_cpu(
+def _add(
     input: Tensor,
     dim: int,
     index: Tensor,
@@ -115,8 +115,8 @@ def _on_cpu(
     columns = math.prod(input.shape[dim + 1 :])
     if before != 1:
         # Rows of `before` tables, one below the other.
-        index = via_c.checked_indices(index, size, "index_add")
-        index = (torch.arange(before).unsqueeze(1) * size + index).reshape(-1)
+        index = via(index).checked_indices(index, size, "index_add")
+        index = (torch.arange(before, device=index.device).unsqueeze(1) * size + index).reshape(-1)
     # The bits are the same along any dimension.
     strict = before * columns != 1
     return add_rows(out, before * size, index, source, variant, threads, strict=strict)
@@ -156,8 +156,9 @@ _index_add = define(
     "index_add",
     "(Tensor input, int dim, Tensor index, Tensor source, float alpha, str variant, "
     "int? threads=None) -> Tensor",
-    kernel=_on_cpu,
+    kernel=_add,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,
+    cuda=True,
 )

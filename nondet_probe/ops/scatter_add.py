@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -29,6 +28,7 @@ from nondet_probe.ops.scatter import (
     register_variants,
     rows_ref,
 )
+from nondet_probe.ops.via import via
 
 __all__ = ["scatter_add", "scatter_add_ref"]
 
@@ -99,10 +99,10 @@ def _lies_within(
 
 def _cells(shape: torch.Size, dim: int, index: Tensor) -> Tensor:
     """Where each element goes in a contiguous tensor of this shape."""
-    base = torch.zeros((), dtype=torch.int64)
+    base = torch.zeros((), dtype=torch.int64, device=index.device)
     for d, size in enumerate(index.shape):
         if d != dim:
-            steps = torch.arange(size) * math.prod(shape[d + 1 :])
+            steps = torch.arange(size, device=index.device) * math.prod(shape[d + 1 :])
             base = base + steps.reshape([-1 if k == d else 1 for k in range(index.dim())])
     return torch.add(base, index, alpha=math.prod(shape[dim + 1 :]))
 
@@ -119,7 +119,7 @@ def _is_of_rows(input: Tensor, dim: int, index: Tensor) -> bool:
     )
 
 
-def _on_cpu(
+def _add(
     input: Tensor, dim: int, index: Tensor, src: Tensor, variant: str, threads: int | None = None
 ) -> Tensor:
     dim = _check(input, dim, index, src, variant)
@@ -129,7 +129,7 @@ def _on_cpu(
     if input.dim() <= 1:
         add_rows(out, out.numel(), index, src, variant, threads)
     elif index.numel() == 0 or out.numel() == 0:
-        via_c.checked_indices(index, input.shape[dim], "scatter_add")
+        via(index).checked_indices(index, input.shape[dim], "scatter_add")
     elif _is_of_rows(input, dim, index):
         row = index.flatten(1)[:, 0]
         add_rows(out, out.shape[0], row, src, variant, threads)
@@ -145,7 +145,7 @@ def _on_cpu(
             n = out.numel()
             add_rows(out, n, index, src, variant, threads, strict=several, grid=grid)
         else:
-            index = via_c.checked_indices(index, size, "scatter_add")
+            index = via(index).checked_indices(index, size, "scatter_add")
             cells = _cells(input.shape, dim, index).reshape(-1)
             add_rows(out, out.numel(), cells, src, variant, threads, strict=several)
     return out
@@ -180,8 +180,9 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _scatter_add = define(
     "scatter_add",
     "(Tensor input, int dim, Tensor index, Tensor src, str variant, int? threads=None) -> Tensor",
-    kernel=_on_cpu,
+    kernel=_add,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,
+    cuda=True,
 )

@@ -39,13 +39,13 @@ def indices(n: int, destinations: int, seed: int = 0) -> Tensor:
 
 def on_cpu(out: Tensor, index: Tensor, source: Tensor, variant: str, **how: Any) -> bytes:
     table = out.clone()
-    via_c.scatter_rows(table, index, source, variant, 1, **how)
+    via_c.scatter_rows(table, len(table), index, source, variant, 1, **how)
     return bits(table)
 
 
 def on_grid(out: Tensor, index: Tensor, source: Tensor, variant: str, **how: Any) -> bytes:
     table = out.clone()
-    via_cuda.scatter_rows(table, index, source, variant, None, **how)
+    via_cuda.scatter_rows(table, len(table), index, source, variant, None, **how)
     return bits(table)
 
 
@@ -169,11 +169,11 @@ def test_a_bad_index_is_named_and_written_nowhere(variant: str, grid: Grid) -> N
             source = wide((300, *columns), torch.float32, 1)
             around = torch.zeros(40, *columns)
             with pytest.raises(IndexError, match="index -1 at position 77 is out of range for 5 r"):
-                via_cuda.scatter_rows(around[10:15], index, source, variant, None)
+                via_cuda.scatter_rows(around[10:15], 5, index, source, variant, None)
             assert not around[:10].any()
             assert not around[15:].any()
             with pytest.raises(IndexError, match="index 5 at position 120 is out of range"):
-                via_cuda.scatter_rows(around[10:15], index, source, variant, None, True)
+                via_cuda.scatter_rows(around[10:15], 5, index, source, variant, None, True)
     with pytest.raises(IndexError, match="index 0 at position 0 is out of range for 0 rows"):
         on_grid(torch.zeros(0), torch.tensor([0]), torch.ones(1), variant)
 
@@ -199,7 +199,7 @@ def test_atomic_is_close(dtype: torch.dtype, grid: Grid) -> None:
         out, source = wide((destinations, *columns), dtype, 1), wide((n, *columns), dtype, 2)
         index = indices(n, destinations)
         table = out.clone()
-        via_cuda.scatter_rows(table, index, source, "atomic", None)
+        via_cuda.scatter_rows(table, len(table), index, source, "atomic", None)
         exact = out.double().index_add(0, index, source.double())
         of_magnitudes = out.double().abs().index_add(0, index, source.double().abs())
         u = 2.0 ** -FORMATS[dtype].precision
@@ -220,11 +220,11 @@ def test_where_no_vector_is_aligned(variant: str, grid: Grid) -> None:
 def test_what_is_not_taken(grid: Grid) -> None:
     out, index, source = torch.zeros(3), torch.tensor([0]), torch.ones(1)
     with pytest.raises(UsageError, match=r"'two_pass' has no kernel for CUDA.*fixed_point"):
-        via_cuda.scatter_rows(out, index, source, "two_pass", None)
+        via_cuda.scatter_rows(out, len(out), index, source, "two_pass", None)
     with pytest.raises(UsageError, match="threads is for tensors on cpu"):
-        via_cuda.scatter_rows(out, index, source, "exact", 2)
+        via_cuda.scatter_rows(out, len(out), index, source, "exact", 2)
     with pytest.raises(TypeError, match="scatter takes tensors on one device, got cpu and meta"):
-        via_cuda.scatter_rows(out, index.to("meta"), source, "exact", None)
+        via_cuda.scatter_rows(out, len(out), index.to("meta"), source, "exact", None)
 
 
 def test_indices_are_checked_as_on_the_cpu() -> None:

@@ -1,5 +1,5 @@
-"""Tensors on their way into the kernels for GPUs, `nondet_probe._cuda`; the only place in `ops`
-that imports it. The functions are those of `via_c`, for tensors on one CUDA device.
+"""Tensors on their way into the kernels for GPUs, `nondet_probe._cuda` (see `bits.device`). The
+functions are those of `via_c`, for tensors on one CUDA device.
 
 Everything runs on the device's current stream and waits for nothing, but where indices are checked.
 `threads` means nothing on a GPU: UsageError when it is given.
