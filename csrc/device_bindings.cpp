@@ -9,8 +9,10 @@
 #include <tuple>
 #include <vector>
 
+#include "bins_device.hpp"
 #include "digest_device.hpp"
 #include "scatter_device.hpp"
+#include "segment_sum_device.hpp"
 #include "sum_device.hpp"
 
 namespace py = pybind11;
@@ -98,5 +100,58 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     for (size_t i = 0; i < dtypes.size(); ++i)
       tensors.push_back({static_cast<ndp::Dtype>(dtypes[i]), at(addresses[i]), shapes[i]});
     ndp::digest(tensors, at(workspace), at<uint64_t>(digests), blocks, at(stream));
+  });
+
+  // segment_sum: data [rows, columns] and offsets, int64, one more than there are segments; all
+  // contiguous. The state: two int64, zero before.
+  m.def("segment_sum_workspace", [](const std::string& variant, int dtype, int64_t rows,
+                                    int64_t columns, int64_t segments) {
+    return ndp::segment_sum_workspace(
+        ndp::segment_variant(variant),
+        {{static_cast<ndp::Dtype>(dtype), nullptr, rows, columns, nullptr, segments}, nullptr,
+         nullptr, 0});
+  });
+  m.def("segment_sum", [](const std::string& variant, int dtype, uintptr_t data, int64_t rows,
+                          int64_t columns, uintptr_t offsets, int64_t segments, uintptr_t result,
+                          uintptr_t state, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::segment_sum(ndp::segment_variant(variant),
+                     {{static_cast<ndp::Dtype>(dtype), at(data), rows, columns,
+                       at<int64_t>(offsets), segments},
+                      at(result), at<ndp::SegmentState>(state), blocks},
+                     at(workspace), at(stream));
+  });
+
+  // bincount, histogram, embedding: all contiguous. bad: one uint64, zero before.
+  m.def("count", [](uintptr_t index, int64_t n, int64_t bins, uintptr_t counts, int blocks,
+                    uintptr_t stream) {
+    ndp::count_on_device(at<int64_t>(index), n, bins, at<int64_t>(counts), blocks, at(stream));
+  });
+  m.def("check_indices", [](uintptr_t index, int64_t n, int64_t low, int64_t high,
+                            uintptr_t wrapped, uintptr_t bad, int blocks, uintptr_t stream) {
+    ndp::check_on_device(at<int64_t>(index), n, low, high, at<int64_t>(wrapped), at<uint64_t>(bad),
+                         blocks, at(stream));
+  });
+  m.def("divide_rows", [](int dtype, uintptr_t table, uintptr_t counts, int64_t rows,
+                          int64_t columns, int blocks, uintptr_t stream) {
+    ndp::divide_rows_on_device(static_cast<ndp::Dtype>(dtype), at(table), at<int64_t>(counts), rows,
+                               columns, blocks, at(stream));
+  });
+  m.def("find_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                        int64_t n, uintptr_t index, int blocks, uintptr_t stream) {
+    ndp::find_bins_on_device({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n,
+                             at<int64_t>(index), blocks, at(stream));
+  });
+  m.def("count_bins", [](int dtype, uintptr_t edges, int64_t bins, bool uniform, uintptr_t x,
+                         int64_t n, uintptr_t counts, int blocks, uintptr_t stream) {
+    ndp::count_bins_on_device({static_cast<ndp::Dtype>(dtype), at(edges), bins, uniform}, at(x), n,
+                              at<int64_t>(counts), blocks, at(stream));
+  });
+  m.def("bin_sums_workspace", ndp::bin_sums_workspace);
+  m.def("bin_sums", [](int dtype, uintptr_t index, uintptr_t weights, int64_t n, int64_t bins,
+                       uintptr_t workspace, uintptr_t digits, uintptr_t specials, int blocks,
+                       uintptr_t stream) {
+    ndp::bin_sums_on_device(static_cast<ndp::Dtype>(dtype), at<int64_t>(index), at(weights), n,
+                            bins, at(workspace), at<int64_t>(digits), at<uint8_t>(specials),
+                            blocks, at(stream));
   });
 }

@@ -75,3 +75,78 @@ def digest(
     stream: int,
     /,
 ) -> None: ...
+
+# segment_sum; offsets: int64, one more than segments; state: two int64.
+def segment_sum_workspace(
+    variant: str, dtype: int, rows: int, columns: int, segments: int, /
+) -> int: ...
+def segment_sum(
+    variant: str,
+    dtype: int,
+    data: int,
+    rows: int,
+    columns: int,
+    offsets: int,
+    segments: int,
+    result: int,
+    state: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# bincount, histogram, embedding
+def count(index: int, n: int, bins: int, counts: int, blocks: int, stream: int, /) -> None: ...
+def check_indices(
+    index: int,
+    n: int,
+    low: int,
+    high: int,
+    wrapped: int,
+    bad: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def divide_rows(
+    dtype: int, table: int, counts: int, rows: int, columns: int, blocks: int, stream: int, /
+) -> None: ...
+def find_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    index: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def count_bins(
+    dtype: int,
+    edges: int,
+    bins: int,
+    uniform: bool,
+    x: int,
+    n: int,
+    counts: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def bin_sums_workspace(bins: int, /) -> int: ...
+def bin_sums(
+    dtype: int,
+    index: int,
+    weights: int,
+    n: int,
+    bins: int,
+    workspace: int,
+    digits: int,
+    specials: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

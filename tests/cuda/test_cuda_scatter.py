@@ -227,7 +227,7 @@ def test_what_is_not_taken(grid: Grid) -> None:
         via_cuda.scatter_rows(out, len(out), index.to("meta"), source, "exact", None)
 
 
-def test_indices_are_checked_as_on_the_cpu() -> None:
+def test_indices_are_checked_as_on_the_cpu(grid: Grid) -> None:
     index = torch.tensor([[1, -3], [2, 0]], dtype=torch.int32)
     assert torch.equal(
         via_cuda.checked_indices(index, 3, "put", wrap=True),

@@ -13,6 +13,10 @@ SOURCES = sorted(CSRC.glob("*.cu"))
 
 # In f64 where elements are double, else in f32.
 DECLARED = {
+    "segment_sum": {
+        r"segment_add<double, \(ndp::SegmentVariant\)0,": frozenset({"add.f64"}),
+        r"segment_add<(float|ndp::\w+), \(ndp::SegmentVariant\)0,": frozenset({"add.f32"}),
+    },
     "scatter": {
         r"scatter_atomic<double>": frozenset({"add.f64"}),
         r"scatter_atomic<float>": frozenset({"add.f32"}),  # 16 bits: compare and swap

@@ -5,7 +5,38 @@ Everything runs on the device's current stream and waits for nothing, but where 
 `threads` means nothing on a GPU: UsageError when it is given.
 """
 
+from nondet_probe.ops.via_cuda.groups import (
+    bin_sums,
+    count,
+    count_bins,
+    divide_rows,
+    extremes,
+    falling_edge,
+    find_bins,
+    first_bad_index,
+    normalise,
+    range_of,
+    segment_sum,
+    widen,
+)
 from nondet_probe.ops.via_cuda.scatter import checked_indices, scatter_rows
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
-__all__ = ["checked_indices", "scatter_rows", "sum_all", "sum_over"]
+__all__ = [
+    "bin_sums",
+    "checked_indices",
+    "count",
+    "count_bins",
+    "divide_rows",
+    "extremes",
+    "falling_edge",
+    "find_bins",
+    "first_bad_index",
+    "normalise",
+    "range_of",
+    "scatter_rows",
+    "segment_sum",
+    "sum_all",
+    "sum_over",
+    "widen",
+]

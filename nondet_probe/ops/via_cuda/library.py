@@ -41,10 +41,10 @@ def same_device(op: str, *tensors: Tensor) -> None:
         raise TypeError(f"{op} takes tensors on one device, got {' and '.join(devices)}")
 
 
-def not_captured(op: str, variant: str, x: Tensor) -> None:
+def not_captured(op: str, x: Tensor) -> None:
     """UsageError while x's device captures a graph: what follows has to wait for the GPU."""
     if x.is_cuda and torch.cuda.is_current_stream_capturing():
         raise UsageError(
-            f"{op}, variant {variant!r}, reads back whether its input is in range, which cannot be "
-            "captured in a graph; call it outside of the graph"
+            f"{op}, in all variants, reads back from the GPU whether its input is in range, which "
+            "cannot be captured in a graph; call it outside of the graph"
         )

@@ -18,11 +18,10 @@ from nondet_probe.ops.via_cuda.library import (
     workspace,
 )
 
-__all__ = ["checked_indices", "scatter_rows"]
+__all__ = ["checked_indices", "first_outside", "position_of", "scatter_rows"]
 
 _TAKEN = ("atomic", "ordered", "fixed_point", "exact")
 _MOST = 2**31 - 1
-_BAD = 2**63 - 1
 
 _Added = tuple[int, int, int, int, int, int, int]
 _Meant = tuple[bool, bool, tuple[int, int, int]]
@@ -52,7 +51,7 @@ def scatter_rows(
             f"scatter variant {variant!r} has no kernel for CUDA; taken are {', '.join(_TAKEN)}"
         )
     same_device("scatter", out, index, source)
-    not_captured("scatter", variant, out)
+    not_captured("scatter", out)
     n = index.numel()
     columns = out.numel() // destinations if destinations else 0
     state = torch.zeros(2, dtype=torch.int64, device=out.device)
@@ -91,8 +90,8 @@ def scatter_rows(
                 stream_of(out),
             )
         bad, spilled = state.tolist()
-        if bad:
-            at = _BAD - bad
+        at = position_of(bad)
+        if at >= 0:
             raise IndexError(
                 f"index {index.view(-1)[at].item()} at position {at} is out of range for "
                 f"{grid[0] or destinations} rows"
@@ -108,6 +107,11 @@ def scatter_rows(
                 launch_blocks(),
                 stream_of(out),
             )
+
+
+def position_of(noted: int) -> int:
+    """What the kernels note of the first bad number, as its position; -1 for none."""
+    return 2**63 - 1 - noted if noted else -1
 
 
 def _sorted(added: _Added, meant: _Meant, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,14 +136,32 @@ def checked_indices(index: Tensor, size: int, op: str, *, wrap: bool = False) ->
 
     Waits for the GPU: UsageError while a graph is captured.
     """
-    not_captured(op, "every", index)
     index = index.long().contiguous()
-    low = -size if wrap else 0
-    outside = (index < low) | (index >= size)
-    if outside.any():
-        at = int(outside.view(-1).to(torch.uint8).argmax())
+    wrapped = torch.empty_like(index) if wrap else index
+    bad = first_outside(op, index, -size if wrap else 0, size, wrapped if wrap else None)
+    if bad >= 0:
         raise IndexError(
-            f"{op}: index {index.view(-1)[at].item()} at position {at} is out of range for "
+            f"{op}: index {index.view(-1)[bad].item()} at position {bad} is out of range for "
             f"size {size}"
         )
-    return torch.where(index < 0, index + size, index) if wrap else index
+    return wrapped
+
+
+def first_outside(op: str, index: Tensor, low: int, high: int, wrapped: Tensor | None) -> int:
+    """The position of the first of these contiguous int64 that is not in [low, high); -1 for none.
+    wrapped takes the indices, the negative ones with `high` added. Waits for the GPU: UsageError,
+    in the name of `op`, while a graph is captured."""
+    not_captured(op, index)
+    bad = torch.zeros(1, dtype=torch.int64, device=index.device)
+    with on_device(index):
+        library().check_indices(
+            index.data_ptr(),
+            index.numel(),
+            low,
+            high,
+            0 if wrapped is None else wrapped.data_ptr(),
+            bad.data_ptr(),
+            launch_blocks(),
+            stream_of(index),
+        )
+    return position_of(int(bad.item()))
