@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "layer_norm_device.hpp"
 #include "sum_device.hpp"
 
 namespace py = pybind11;
@@ -41,4 +42,29 @@ PYBIND11_MODULE(NDP_MODULE, m) {
               inner, at(results), blocks},
              at(workspace), at(stream));
   });
+
+  // layer_norm, rms_norm: null addresses are 0.
+  m.def("layer_norm", [](bool centred, int dtype, uintptr_t x, int64_t rows, int64_t columns,
+                         uintptr_t weight, uintptr_t bias, double eps, uintptr_t y,
+                         uintptr_t statistics, int blocks, uintptr_t stream) {
+    ndp::layer_norm({static_cast<ndp::Dtype>(dtype), centred, rows, columns, at(x), at(weight),
+                     at(bias), eps, nullptr, at(statistics), at(y), blocks},
+                    at(stream));
+  });
+  m.def("layer_norm_workspace", [](bool centred, const std::string& variant, int dtype, int64_t rows,
+                                   int64_t columns, int blocks) {
+    return ndp::layer_norm_workspace({static_cast<ndp::Dtype>(dtype), centred, rows, columns,
+                                      nullptr, nullptr, nullptr, 0.0, nullptr, nullptr, nullptr,
+                                      blocks},
+                                     ndp::rows_variant(variant));
+  });
+  m.def("layer_norm_backward",
+        [](bool centred, const std::string& variant, int dtype, uintptr_t gradient, uintptr_t x,
+           int64_t rows, int64_t columns, uintptr_t weight, uintptr_t statistics, uintptr_t dx,
+           uintptr_t dgamma, uintptr_t dbeta, uintptr_t workspace, int blocks, uintptr_t stream) {
+          ndp::layer_norm_backward(
+              {static_cast<ndp::Dtype>(dtype), centred, rows, columns, at(x), at(weight), nullptr,
+               0.0, at(gradient), at(statistics), at(dx), blocks},
+              ndp::rows_variant(variant), at(dgamma), at(dbeta), at(workspace), at(stream));
+        });
 }

@@ -1,32 +1,19 @@
-// What the drivers of row-wise kernels share: the variants of sums over rows, work for threads,
-// and the format of a dtype.
+// What the drivers of row-wise kernels share: work for threads, and the format of a dtype.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <stdexcept>
-#include <string>
 #include <thread>
 
 #include "dtypes.hpp"
 #include "float_mode.hpp"
 #include "parallel.hpp"
+#include "rows_variant.hpp"
 #include "superacc.hpp"
 
 namespace ndp {
-
-// How sums over rows are made: dgamma and dbeta, and the mean loss of cross_entropy.
-enum class RowsVariant { atomic, two_pass, fixed_order, exact };
-
-// Throws std::invalid_argument for any other name.
-inline RowsVariant rows_variant(const std::string& name) {
-  if (name == "atomic") return RowsVariant::atomic;
-  if (name == "two_pass") return RowsVariant::two_pass;
-  if (name == "fixed_order") return RowsVariant::fixed_order;
-  if (name == "exact") return RowsVariant::exact;
-  throw std::invalid_argument("sums over rows have no variant " + name);
-}
 
 // Throws std::invalid_argument for a dtype other than float64, float32, bfloat16 and float16.
 inline const Format& row_format(Dtype dtype) {

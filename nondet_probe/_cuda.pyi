@@ -19,3 +19,41 @@ def sum(
     stream: int,
     /,
 ) -> None: ...
+
+# layer_norm, rms_norm: rows * columns elements; null addresses are 0.
+def layer_norm(
+    centred: bool,
+    dtype: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    bias: int,
+    eps: float,
+    y: int,
+    statistics: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def layer_norm_workspace(
+    centred: bool, variant: str, dtype: int, rows: int, columns: int, blocks: int, /
+) -> int: ...
+def layer_norm_backward(
+    centred: bool,
+    variant: str,
+    dtype: int,
+    gradient: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    statistics: int,
+    dx: int,
+    dgamma: int,
+    dbeta: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

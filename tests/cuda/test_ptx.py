@@ -16,7 +16,11 @@ DECLARED = {
     "sum": {
         r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),
         r"sum_parts<(float|ndp::\w+), \(ndp::SumVariant\)0>": frozenset({"add.f32"}),
-    }
+    },
+    "layer_norm": {
+        r"norm_(backward|columns)<double,.* \(ndp::Columns\)2>": frozenset({"add.f64"}),
+        r"norm_(backward|columns)<(float|ndp::\w+),.* \(ndp::Columns\)2>": frozenset({"add.f32"}),
+    },
 }
 
 

@@ -5,6 +5,7 @@ Everything runs on the device's current stream and waits for nothing, but where 
 `threads` means nothing on a GPU: UsageError when it is given.
 """
 
+from nondet_probe.ops.via_cuda.rows import layer_norm, layer_norm_backward
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
-__all__ = ["sum_all", "sum_over"]
+__all__ = ["layer_norm", "layer_norm_backward", "sum_all", "sum_over"]
