@@ -73,7 +73,11 @@ NDP_HD static inline __attribute__((always_inline)) V exp_of(V x) {
   const V n = shifted - whole;
   const V r = (x - n * Of::ln2_high) - n * Of::ln2_low;
   V q = Of::q(Of::terms - 1) - V{};
+#if defined(__CUDACC__)
+#pragma unroll
+#else
 #pragma GCC unroll 16
+#endif
   for (int i = Of::terms - 2; i >= 0; --i) q = q * r + Of::q(i);
   const V p = (r + r * r * q) + 1;
   // Times 2^n in two halves, neither of which leaves the exponents there are; only the second can

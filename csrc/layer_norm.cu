@@ -6,7 +6,6 @@
 // are read once. Else a second kernel reads them again, column by column. The terms and their order
 // are the same.
 #include <algorithm>
-#include <type_traits>
 
 #include "exact_device.hpp"
 #include "layer_norm.hpp"
@@ -20,6 +19,8 @@ namespace {
 constexpr int kBlocksAProcessor = 16;
 // Rows that a block of `atomic` adds up before it adds them to the shared floats.
 constexpr int64_t kAtomicRows = 8;
+// Parts of `two_pass`.
+constexpr int kPartsAProcessor = 4;
 // Bytes of rows under way that a processor needs to keep its memory busy: what arrives in the 2000
 // cycles of a row.
 constexpr int64_t kUnderWay = int64_t{32} << 10;
@@ -306,15 +307,6 @@ Norm<T> norm_of(const DeviceNorm& job) {
   return norm;
 }
 
-// run(integral_constant of the threads that a row of the job gets).
-template <class T, class Run>
-void by_length(int64_t columns, const Run& run) {
-  if (columns <= Stage<T, kShortRow>::kElements)
-    run(std::integral_constant<int, kShortRow>{});
-  else
-    run(std::integral_constant<int, kLongRow>{});
-}
-
 // Of a part: dgamma's columns and, where there is one, dbeta's.
 int64_t width_of(const DeviceNorm& job) { return (job.centred ? 2 : 1) * job.columns; }
 
@@ -323,7 +315,7 @@ int64_t rows_a_part(const DeviceNorm& job, RowsVariant variant) {
     case RowsVariant::atomic:
       return kAtomicRows;
     case RowsVariant::two_pass:
-      return std::max<int64_t>(parts_of(job.rows, most_blocks_of(job)), 1);
+      return parts_of(job.rows, job.blocks > 0 ? job.blocks : blocks_at_once(kPartsAProcessor));
     default:
       return kNormChunk;
   }
@@ -347,7 +339,7 @@ void rows_and_columns(const DeviceNorm& job, const Parts<typename Element<T>::Pa
       return;
     }
   }
-  by_length<T>(job.columns, [&](auto threads) {
+  by_row_length<T>(job.columns, [&](auto threads) {
     constexpr int kThreads = threads;
     const Parts<Partial> rows{job.rows, 1, 0, nullptr};
     NDP_LAUNCH((norm_backward<T, kThreads, Columns::none>), grid_of(job.rows, most_blocks),
@@ -396,7 +388,7 @@ void layer_norm(const DeviceNorm& job, Stream stream) {
   by_row_dtype(job.dtype, [&](auto of) {
     using T = decltype(of);
     if (job.rows == 0 || job.columns == 0) return;
-    by_length<T>(job.columns, [&](auto threads) {
+    by_row_length<T>(job.columns, [&](auto threads) {
       constexpr int kThreads = threads;
       NDP_LAUNCH((norm_forward<T, kThreads>), grid_of(job.rows, most_blocks_of(job)), kThreads,
                  stream, norm_of<T>(job));

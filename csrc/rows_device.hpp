@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdexcept>
+#include <type_traits>
 
 #include "elements.hpp"
 #include "sum.hpp"
@@ -299,6 +300,15 @@ void by_row_dtype(Dtype dtype, const Run& run) {
     default:
       throw std::invalid_argument("rows are float64, float32, bfloat16 or float16");
   }
+}
+
+// run(integral_constant of the threads that a row of so many columns gets).
+template <class T, class Run>
+void by_row_length(int64_t columns, const Run& run) {
+  if (columns <= Stage<T, kShortRow>::kElements)
+    run(std::integral_constant<int, kShortRow>{});
+  else
+    run(std::integral_constant<int, kLongRow>{});
 }
 
 }  // namespace ndp

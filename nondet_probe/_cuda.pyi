@@ -57,3 +57,59 @@ def layer_norm_backward(
     stream: int,
     /,
 ) -> None: ...
+
+# softmax, log_softmax, cross_entropy (reduction: 0 none, 1 mean, 2 sum; first_bad: one int64).
+def softmax(
+    log: bool, dtype: int, x: int, rows: int, columns: int, y: int, blocks: int, stream: int, /
+) -> None: ...
+def softmax_backward(
+    log: bool,
+    dtype: int,
+    gradient: int,
+    y: int,
+    rows: int,
+    columns: int,
+    dx: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def cross_entropy_workspace(variant: str, dtype: int, rows: int, blocks: int, /) -> int: ...
+def cross_entropy(
+    variant: str,
+    dtype: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    result: int,
+    statistics: int,
+    weights: int,
+    first_bad: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def cross_entropy_backward(
+    dtype: int,
+    gradient: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    statistics: int,
+    weights: int,
+    dx: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

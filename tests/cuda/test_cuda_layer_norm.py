@@ -65,8 +65,18 @@ def random_case(rows: int, columns: int, dtype: torch.dtype, centred: bool) -> C
 
 
 # Lanes of 64, vectors, the stage of a warp (1024; 512 for float64), of a block and chunks of 4096
-# (stages of 2048 for float64), each not quite full and just over; chunks of 32 rows, their sums by 64.
-SHAPES = [(1, 1), (2, 63), (70, 65), (3, 512), (2, 516), (33, 1024), (2, 1025), (3, 4096), (2, 8201)]
+# (stages of 2048 for float64), each not quite full and just over; chunks of 32 rows.
+SHAPES = [
+    (1, 1),
+    (2, 63),
+    (70, 65),
+    (3, 512),
+    (2, 516),
+    (33, 1024),
+    (2, 1025),
+    (3, 4096),
+    (2, 8201),
+]
 
 
 @pytest.mark.parametrize("centred", [True, False], ids=["layer_norm", "rms_norm"])
@@ -181,7 +191,10 @@ def test_nothing_is_nothing(variant: str, dtype: torch.dtype, grid: Grid) -> Non
             ):
                 assert mine.shape == theirs.shape
                 assert bits(mine) == bits(theirs)
-            assert via_cuda.layer_norm(centred, x, columns, None, None, 1e-5, None, None).shape == shape
+            assert (
+                via_cuda.layer_norm(centred, x, columns, None, None, 1e-5, None, None).shape
+                == shape
+            )
 
 
 def test_sums_of_negative_zeros(grid: Grid) -> None:

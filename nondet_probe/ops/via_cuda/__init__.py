@@ -5,7 +5,23 @@ Everything runs on the device's current stream and waits for nothing, but where 
 `threads` means nothing on a GPU: UsageError when it is given.
 """
 
-from nondet_probe.ops.via_cuda.rows import layer_norm, layer_norm_backward
+from nondet_probe.ops.via_cuda.rows import (
+    cross_entropy,
+    cross_entropy_backward,
+    layer_norm,
+    layer_norm_backward,
+    softmax,
+    softmax_backward,
+)
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
-__all__ = ["layer_norm", "layer_norm_backward", "sum_all", "sum_over"]
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "softmax",
+    "softmax_backward",
+    "sum_all",
+    "sum_over",
+]

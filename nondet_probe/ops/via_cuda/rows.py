@@ -1,4 +1,4 @@
-"""Row-wise ops: `layer_norm`, `rms_norm`."""
+"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from nondet_probe.ops.via_cuda.library import (
     workspace,
 )
 
-__all__ = ["layer_norm", "layer_norm_backward"]
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "softmax",
+    "softmax_backward",
+]
 
 
 def _given(what: str, given: Tensor, elements: int, dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -113,3 +120,106 @@ def layer_norm_backward(
             dbeta.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
         )  # fmt: skip
     return dx, dgamma, dbeta
+
+
+def _last(x: Tensor) -> tuple[int, int]:
+    """How many rows along the last dimension, and how long."""
+    columns = x.shape[-1] if x.dim() else 1
+    return x.numel() // columns if columns else 0, columns
+
+
+def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
+    """softmax, or log_softmax, over the last dimension. Errors: as sum_over."""
+    no_threads(threads)
+    x, (rows, columns) = x.contiguous(), _last(x)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    with on_device(x):
+        library().softmax(
+            log, CODES[x.dtype], x.data_ptr(), rows, columns, y.data_ptr(), launch_blocks(),
+            stream_of(x),
+        )  # fmt: skip
+    return y
+
+
+def softmax_backward(log: bool, gradient: Tensor, y: Tensor, threads: int | None) -> Tensor:
+    """The gradient of x, given y and its gradient. Errors: as sum_over."""
+    no_threads(threads)
+    y, (rows, columns) = y.contiguous(), _last(y)
+    gradient = _given("gradient", gradient, y.numel(), y.dtype, y)
+    dx = torch.empty(y.shape, dtype=y.dtype, device=y.device)
+    with on_device(y):
+        library().softmax_backward(
+            log, CODES[y.dtype], gradient.data_ptr(), y.data_ptr(), rows, columns, dx.data_ptr(),
+            launch_blocks(), stream_of(y),
+        )  # fmt: skip
+    return dx
+
+
+def cross_entropy(
+    variant: str,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    threads: int | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss over the last dimension of x, statistics of the rows, (2, rows), and the sum of the
+    targets' weights, 0-d float64. Errors: as sum_over; IndexError for a target that is no class:
+    whether there is one is asked of the device, which waits for it."""
+    no_threads(threads)
+    x, columns = x.contiguous(), x.shape[-1]
+    rows = x.shape[:-1].numel()
+    target = _given("target", target, rows, torch.int64, x)
+    weight = _given_if("weight", weight, columns, x)
+    result = torch.empty(() if reduction else target.shape, dtype=x.dtype, device=x.device)
+    statistics = torch.empty((2, rows), dtype=_wide(x.dtype), device=x.device)
+    weights = torch.empty((), dtype=torch.float64, device=x.device)
+    first_bad = torch.full((), rows, dtype=torch.int64, device=x.device)
+    code, blocks = CODES[x.dtype], launch_blocks()
+    with on_device(x):
+        memory = workspace(x, library().cross_entropy_workspace(variant, code, rows, blocks))
+        library().cross_entropy(
+            variant, code, x.data_ptr(), target.data_ptr(), rows, columns, _address(weight),
+            ignored, reduction, smoothing, result.data_ptr(), statistics.data_ptr(),
+            weights.data_ptr(), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
+        )  # fmt: skip
+    bad = int(first_bad)
+    if bad < rows:
+        raise IndexError(
+            f"target {int(target.reshape(-1)[bad])} at position {bad} is not one of the "
+            f"{columns} classes"
+        )
+    return result, statistics, weights
+
+
+def cross_entropy_backward(
+    gradient: Tensor,
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    statistics: Tensor,
+    weights: Tensor,
+    threads: int | None,
+) -> Tensor:
+    """The gradient of x. Errors: as sum_over."""
+    no_threads(threads)
+    x, columns = x.contiguous(), x.shape[-1]
+    rows = x.shape[:-1].numel()
+    target = _given("target", target, rows, torch.int64, x)
+    weight = _given_if("weight", weight, columns, x)
+    gradient = _given("gradient", gradient, 1 if reduction else rows, x.dtype, x)
+    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype), x)
+    weights = _given("weights", weights, 1, torch.float64, x)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    with on_device(x):
+        library().cross_entropy_backward(
+            CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), rows, columns,
+            _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
+            weights.data_ptr(), dx.data_ptr(), launch_blocks(), stream_of(x),
+        )  # fmt: skip
+    return dx
