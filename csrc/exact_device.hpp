@@ -94,6 +94,33 @@ __device__ inline uint64_t round_total(const ExactTotal& total, int64_t n, bool 
   return round_to(acc, format, negative_zero);
 }
 
+// Of one thread: numbers added to an unevaluated sum high + low (Knuth's two-sums); what that does
+// not hold goes to the total at once, the rest when the thread is done.
+struct PairSum {
+  double high, low;
+
+  __device__ inline void add(double x, ExactTotal& total) {
+    // Far from overflow, so that the two-sums are exact; infinities and NaNs are not below.
+    if (!(x <= 0x1p960 && x >= -0x1p960)) {
+      deposit_shared(total, x);
+      return;
+    }
+    const double sum = high + x;
+    const double part = sum - high;
+    const double lost = (high - (sum - part)) + (x - part);
+    high = sum;
+    const double sum2 = low + lost;
+    const double part2 = sum2 - low;
+    const double rest = (low - (sum2 - part2)) + (lost - part2);
+    low = sum2;
+    if (rest != 0) deposit_shared(total, rest);
+  }
+  __device__ inline void done(ExactTotal& total) const {
+    deposit_shared(total, high);
+    deposit_shared(total, low);
+  }
+};
+
 // Elements of one lane in a tile, and log2 of a whole warp's.
 constexpr int kTileLane = 16;
 constexpr int kTileBits = 9;

@@ -288,8 +288,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Down columns: a thread adds one column of a visit to an unevaluated sum high + low (Knuth's
-// two-sums); what that does not hold goes to the column's total at once.
+// Down columns: a thread adds one column of a visit.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_exact_columns(const T* x, Shape shape, int64_t rows, ExactTotal* totals) {
@@ -302,28 +301,13 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t end = (visit + 1) * rows < shape.n ? (visit + 1) * rows : shape.n;
     ExactTotal& total = totals[outer * shape.inner + column];
     bool other = false;
-    double high = 0, low = 0;
+    PairSum sum{0, 0};
     for (int64_t row = visit * rows; row < end; ++row) {
       const T element = x[(outer * shape.n + row) * shape.inner + column];
       other |= bits_of(element) != format_of_element<T>().sign;
-      const double value = value_of(element);
-      // Far from overflow, so that the two-sums are exact; infinities and NaNs are not below.
-      if (!(value <= 0x1p960 && value >= -0x1p960)) {
-        deposit_shared(total, value);
-        continue;
-      }
-      const double sum = high + value;
-      const double part = sum - high;
-      const double lost = (high - (sum - part)) + (value - part);
-      high = sum;
-      const double sum2 = low + lost;
-      const double part2 = sum2 - low;
-      const double rest = (low - (sum2 - part2)) + (lost - part2);
-      low = sum2;
-      if (rest != 0) deposit_shared(total, rest);
+      sum.add(value_of(element), total);
     }
-    deposit_shared(total, high);
-    deposit_shared(total, low);
+    sum.done(total);
     if (other) atomicOr(&total.flags, kNotNegativeZero);
   }
 }

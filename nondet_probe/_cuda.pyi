@@ -90,6 +90,43 @@ def segment_sum(
     segments: int,
     result: int,
     state: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# layer_norm, rms_norm: rows * columns elements; null addresses are 0.
+def layer_norm(
+    centred: bool,
+    dtype: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    bias: int,
+    eps: float,
+    y: int,
+    statistics: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def layer_norm_workspace(
+    centred: bool, variant: str, dtype: int, rows: int, columns: int, blocks: int, /
+) -> int: ...
+def layer_norm_backward(
+    centred: bool,
+    variant: str,
+    dtype: int,
+    gradient: int,
+    x: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    statistics: int,
+    dx: int,
+    dgamma: int,
+    dbeta: int,
     workspace: int,
     blocks: int,
     stream: int,
@@ -105,6 +142,23 @@ def check_indices(
     high: int,
     wrapped: int,
     bad: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# softmax, log_softmax, cross_entropy (reduction: 0 none, 1 mean, 2 sum; first_bad: one int64).
+def softmax(
+    log: bool, dtype: int, x: int, rows: int, columns: int, y: int, blocks: int, stream: int, /
+) -> None: ...
+def softmax_backward(
+    log: bool,
+    dtype: int,
+    gradient: int,
+    y: int,
+    rows: int,
+    columns: int,
+    dx: int,
     blocks: int,
     stream: int,
     /,
@@ -146,6 +200,45 @@ def bin_sums(
     workspace: int,
     digits: int,
     specials: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def cross_entropy_workspace(variant: str, dtype: int, rows: int, blocks: int, /) -> int: ...
+def cross_entropy(
+    variant: str,
+    dtype: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    result: int,
+    statistics: int,
+    weights: int,
+    first_bad: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+def cross_entropy_backward(
+    dtype: int,
+    gradient: int,
+    x: int,
+    target: int,
+    rows: int,
+    columns: int,
+    weight: int,
+    ignored: int,
+    reduction: int,
+    smoothing: float,
+    statistics: int,
+    weights: int,
+    dx: int,
     blocks: int,
     stream: int,
     /,

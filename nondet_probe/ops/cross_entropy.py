@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError, unknown_name
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["cross_entropy"]
 
@@ -187,7 +187,7 @@ def _forward_cpu(
     rows = target.numel()
     statistics = x.new_empty(2, rows, dtype=_statistics_dtype(x))
     weights = x.new_empty((), dtype=torch.float64)
-    loss = via_c.cross_entropy(
+    loss = via(x).cross_entropy(
         variant, x, target, weight, ignore_index, reduction, smoothing, statistics, weights, threads
     )
     return loss, statistics, weights
@@ -204,7 +204,7 @@ def _loss_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("cross_entropy", variant, x)
-    return via_c.cross_entropy(
+    return via(x).cross_entropy(  # type: ignore[no-any-return]
         variant, x, target, weight, ignore_index, reduction, smoothing, None, None, threads
     )
 
@@ -245,7 +245,7 @@ def _backward_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("cross_entropy", "fixed_order", x)
-    return via_c.cross_entropy_backward(
+    return via(x).cross_entropy_backward(  # type: ignore[no-any-return]
         gradient, x, target, weight, ignore_index, reduction, smoothing, statistics, weights,
         threads,
     )  # fmt: skip
@@ -280,6 +280,7 @@ _loss = define(
     f"({_INPUTS}, str variant, int? threads=None) -> Tensor",
     kernel=_loss_cpu,
     fake=_loss_fake,
+    cuda=True,
 )
 _forward = define(
     "cross_entropy_forward",
@@ -288,10 +289,12 @@ _forward = define(
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
+    cuda=True,
 )
 _backward = define(
     "cross_entropy_backward",
     f"(Tensor gradient, {_INPUTS}, Tensor statistics, Tensor weights, int? threads=None) -> Tensor",
     kernel=_backward_cpu,
     fake=_backward_fake,
+    cuda=True,
 )

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["layer_norm", "rms_norm"]
 
@@ -193,7 +193,7 @@ def _norm_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("layer_norm", "fixed_order", x)
-    return via_c.layer_norm(centred, x, columns, weight, bias, eps, None, threads)
+    return via(x).layer_norm(centred, x, columns, weight, bias, eps, None, threads)  # type: ignore[no-any-return]
 
 
 def _norm_fake(x: Tensor, *rest: Any) -> Tensor:
@@ -219,7 +219,8 @@ def _forward_cpu(
 ) -> tuple[Tensor, Tensor]:
     check_dtype("layer_norm", variant, x)
     statistics = _statistics(x, columns)
-    return via_c.layer_norm(centred, x, columns, weight, bias, eps, statistics, threads), statistics
+    result = via(x).layer_norm(centred, x, columns, weight, bias, eps, statistics, threads)
+    return result, statistics
 
 
 def _forward_fake(x: Tensor, columns: int, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -238,7 +239,7 @@ def _backward_cpu(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_dtype("layer_norm", variant, x)
-    return via_c.layer_norm_backward(
+    return via(x).layer_norm_backward(  # type: ignore[no-any-return]
         centred, variant, gradient, x, columns, weight, statistics, parameters, threads
     )
 
@@ -287,7 +288,11 @@ def _shaped(x: Tensor, shape: torch.Size) -> Tensor:
 _INPUTS = "Tensor x, SymInt columns, Tensor? weight, Tensor? bias, float eps, bool centred"
 # Without a gradient to come: one tensor less to make, and nothing that a variant would change.
 _norm = define(
-    "layer_norm", f"({_INPUTS}, int? threads=None) -> Tensor", kernel=_norm_cpu, fake=_norm_fake
+    "layer_norm",
+    f"({_INPUTS}, int? threads=None) -> Tensor",
+    kernel=_norm_cpu,
+    fake=_norm_fake,
+    cuda=True,
 )
 _norm_forward = define(
     "layer_norm_forward",
@@ -296,6 +301,7 @@ _norm_forward = define(
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
+    cuda=True,
 )
 _norm_backward = define(
     "layer_norm_backward",
@@ -303,4 +309,5 @@ _norm_backward = define(
     "bool parameters, bool centred, str variant, int? threads=None) -> (Tensor, Tensor, Tensor)",
     kernel=_backward_cpu,
     fake=_backward_fake,
+    cuda=True,
 )

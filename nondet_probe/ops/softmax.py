@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import Guarantee, Variant, register
+from nondet_probe.ops.via import via
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -76,7 +76,7 @@ def _along(x: Tensor, dim: int, log: bool, threads: int | None) -> Tensor:
 
 def _on_cpu(x: Tensor, log: bool, threads: int | None = None) -> Tensor:
     check_dtype("softmax", "fixed_order", x)
-    return via_c.softmax(log, x, threads)
+    return via(x).softmax(log, x, threads)  # type: ignore[no-any-return]
 
 
 def _like(x: Tensor, *rest: Any) -> Tensor:
@@ -85,7 +85,7 @@ def _like(x: Tensor, *rest: Any) -> Tensor:
 
 def _backward_on_cpu(gradient: Tensor, y: Tensor, log: bool, threads: int | None = None) -> Tensor:
     check_dtype("softmax", "fixed_order", y)
-    return via_c.softmax_backward(log, gradient, y, threads)
+    return via(y).softmax_backward(log, gradient, y, threads)  # type: ignore[no-any-return]
 
 
 _softmax_backward = define(
@@ -93,6 +93,7 @@ _softmax_backward = define(
     "(Tensor gradient, Tensor y, bool log, int? threads=None) -> Tensor",
     kernel=_backward_on_cpu,
     fake=_like,
+    cuda=True,
 )
 
 
@@ -112,4 +113,5 @@ _softmax = define(
     fake=_like,
     setup_context=_keep,
     backward=_gradients,
+    cuda=True,
 )

@@ -15,7 +15,10 @@ from nondet_probe.probe.cases import CASES, Case
 
 Grid = Callable[[int, int], None]
 # What has kernels for CUDA so far.
-OPS = ("sum", "mean", "index_add", "scatter_add", "index_put")
+OPS = (
+    *("sum", "mean", "index_add", "scatter_add", "index_put", "segment_sum", "embedding"),
+    *("bincount", "histogram", "softmax", "log_softmax", "layer_norm", "rms_norm", "cross_entropy"),
+)
 CELLS = [
     (case, variant.name)
     for op in OPS

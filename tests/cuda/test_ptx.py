@@ -25,6 +25,14 @@ DECLARED = {
         r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),
         r"sum_parts<(float|ndp::\w+), \(ndp::SumVariant\)0>": frozenset({"add.f32"}),
     },
+    "softmax": {
+        r"entropy_atomic<double>": frozenset({"add.f64"}),
+        r"entropy_atomic<float>": frozenset({"add.f32"}),
+    },
+    "layer_norm": {
+        r"norm_(backward|columns)<double,.* \(ndp::Columns\)2>": frozenset({"add.f64"}),
+        r"norm_(backward|columns)<(float|ndp::\w+),.* \(ndp::Columns\)2>": frozenset({"add.f32"}),
+    },
 }
 
 

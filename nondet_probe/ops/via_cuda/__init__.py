@@ -19,6 +19,14 @@ from nondet_probe.ops.via_cuda.groups import (
     segment_sum,
     widen,
 )
+from nondet_probe.ops.via_cuda.rows import (
+    cross_entropy,
+    cross_entropy_backward,
+    layer_norm,
+    layer_norm_backward,
+    softmax,
+    softmax_backward,
+)
 from nondet_probe.ops.via_cuda.scatter import checked_indices, scatter_rows
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
@@ -27,15 +35,21 @@ __all__ = [
     "checked_indices",
     "count",
     "count_bins",
+    "cross_entropy",
+    "cross_entropy_backward",
     "divide_rows",
     "extremes",
     "falling_edge",
     "find_bins",
     "first_bad_index",
+    "layer_norm",
+    "layer_norm_backward",
     "normalise",
     "range_of",
     "scatter_rows",
     "segment_sum",
+    "softmax",
+    "softmax_backward",
     "sum_all",
     "sum_over",
     "widen",
