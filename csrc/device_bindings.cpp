@@ -16,6 +16,7 @@
 #include "segment_sum_device.hpp"
 #include "softmax_device.hpp"
 #include "sum_device.hpp"
+#include "variant_names.hpp"
 
 namespace py = pybind11;
 
@@ -159,7 +160,6 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     ndp::bin_sums_on_device(static_cast<ndp::Dtype>(dtype), at<int64_t>(index), at(weights), n,
                             bins, at(workspace), at<int64_t>(digits), at<uint8_t>(specials),
                             blocks, at(stream));
-  });
   });
 
 
