@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 __all__ = [
+    "INTERPRETED",
     "exp_of",
     "is_double",
     "log_of",
@@ -20,10 +21,11 @@ __all__ = [
     "read",
     "root",
     "times",
+    "widen",
 ]
 
 # The interpreter has no inline assembly, and fuses nothing.
-_INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
 
 
 def _hex(*digits: str) -> list[tl.constexpr]:
@@ -69,7 +71,7 @@ _SMALLEST_NORMAL, _UP = _hex("0x1p-1022", "0x1p54")
 @triton.jit
 def times(x, y):
     """x * y, rounded, for blocks or scalars of one float type: float32 or float64."""
-    if _INTERPRETED:
+    if INTERPRETED:
         return x * y
     elif x.dtype == tl.float64:
         return tl.inline_asm_elementwise(
@@ -115,9 +117,8 @@ def is_double(pointer):
 
 
 @triton.jit
-def read(pointer, mask):
-    """Elements, exactly, in the type they are computed in; 0 where the mask is not."""
-    x = tl.load(pointer, mask=mask, other=0)
+def widen(x):
+    """Elements, exactly, in the type they are computed in."""
     if x.dtype == tl.bfloat16:
         bits = x.to(tl.uint16, bitcast=True).to(tl.uint32)
         return (bits << 16).to(tl.float32, bitcast=True)
@@ -125,6 +126,12 @@ def read(pointer, mask):
         return x.to(tl.float32)
     else:
         return x
+
+
+@triton.jit
+def read(pointer, mask):
+    """Elements from memory, widened; 0 where the mask is not."""
+    return widen(tl.load(pointer, mask=mask, other=0))
 
 
 @triton.jit

@@ -64,6 +64,7 @@ _INTO_A_TABLE = {
     "atomic": Offer(_NONE, _ALL),
     "fixed_point": Offer(Guarantee.ORDER_INVARIANT, _ALL, _ALL),
 }
+_IN_ATTENTION = (torch.float32, *_SHORT)
 
 # op: variant: what it is in Triton. docs/triton.md.
 _IN_TRITON: Mapping[str, Mapping[str, Offer]] = {
@@ -74,6 +75,16 @@ _IN_TRITON: Mapping[str, Mapping[str, Offer]] = {
     "cross_entropy": _OVER_ROWS,
     "index_add": _INTO_A_TABLE,
     "scatter_add": _INTO_A_TABLE,
+    "matmul": {
+        "splitk_atomic": Offer(_NONE, _ALL),
+        "splitk_ordered": Offer(_RUN, _ALL, _WIDE),
+        "fixed_split": Offer(_RUN, _ALL, _WIDE),
+    },
+    "attention": {
+        "split_buffers": Offer(_RUN, _IN_ATTENTION),
+        "semaphore_ordered": Offer(_RUN, _IN_ATTENTION),
+        "atomic": Offer(_NONE, _IN_ATTENTION),
+    },
 }
 _OFFERS: Mapping[str, Mapping[str, Mapping[str, Offer]]] = {"triton": _IN_TRITON}
 
