@@ -144,9 +144,10 @@ def kernels(
 ) -> ModuleType | None:
     """The module that runs `op` for x: `via_triton`; None for the CPU's own way.
 
-    others: what else is computed with; it must be where x is. To be called where a backend was named or x is not on the CPU. Raises UnknownNameError for an
-    unknown backend; UsageError where the backend cannot be loaded, does not offer the variant, or
-    threads are given for it; TypeError where it does not take the device or dtype of x.
+    others: what else is computed with; it must be where x is. To be called where a backend was
+    named or x is not on the CPU. Raises UnknownNameError for an unknown backend; UsageError where
+    the backend cannot be loaded, does not offer the variant, or threads are given for it; TypeError
+    where it does not take the device or dtype of x.
     """
     if backend is not None and backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)

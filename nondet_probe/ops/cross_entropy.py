@@ -102,7 +102,8 @@ def cross_entropy(
 ) -> Tensor:
     """The cross entropy of the rows of `input` with the classes in `target`.
 
-    input: tensor on cpu, or on cuda for Triton, (C), (B, C) or (B, C, d1, ...); float64, float32, bfloat16 or float16.
+    input: tensor on cpu, or on cuda for Triton, (C), (B, C) or (B, C, d1, ...); float64, float32,
+    bfloat16 or float16.
     target: int64, of the same shape without C; in [0, C), or ignore_index. Probabilities are not
         taken. weight: (C), of the input's dtype, not differentiable.
     reduction: "mean" (over the weights of the targets), "sum" or "none".
@@ -118,7 +119,8 @@ def cross_entropy(
 
     Raises UnknownNameError for an unknown variant or reduction, TypeError for a device, dtype or
     layout that is not taken, UsageError (a ValueError) for shapes that do not fit, a smoothing
-    outside of [0, 1], threads below 1 and a backend that cannot be used, IndexError for a target that is no class.
+    outside of [0, 1], threads below 1 and a backend that cannot be used, IndexError for a target
+    that is no class.
     """
     find("cross_entropy", variant)
     if reduction not in _REDUCTIONS:

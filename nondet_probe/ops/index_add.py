@@ -47,9 +47,9 @@ def index_add(
 ) -> Tensor:
     """A new tensor: input with alpha * source[..., i, ...] added at index[i] along dim, for all i.
 
-    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; source: of the same dtype and, but
-    for dim, shape; index: 1-D, int32 or int64, one number for each place of source along dim, in
-    [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; source:
+    of the same dtype and, but for dim, shape; index: 1-D, int32 or int64, one number for each place
+    of source along dim, in [0, input.shape[dim]).
     alpha: source * alpha is computed first, in the dtype.
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".

@@ -92,7 +92,8 @@ def layer_norm(
 ) -> Tensor:
     """(input - mean) / sqrt(variance + eps) * weight + bias over the last dimensions.
 
-    input: tensor on cpu, or on cuda for Triton; float64, float32, bfloat16 or float16. normalized_shape: its last sizes.
+    input: tensor on cpu, or on cuda for Triton; float64, float32, bfloat16 or float16.
+    normalized_shape: its last sizes.
     weight, bias: of that shape and of the input's dtype, or None.
     variant: how the gradients of weight and bias are summed over rows: "fixed_order" (the default:
         the same bits for any thread count at the speed of "two_pass", where "exact" costs about

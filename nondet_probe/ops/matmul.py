@@ -119,8 +119,8 @@ def matmul(
 ) -> Tensor:
     """The matrix product of a and b, with the shapes that torch.matmul takes and gives.
 
-    a: (..., M, K) or (K,). b: (..., K, N) or (K,); batch dimensions broadcast. Tensors of one
-    dtype on cpu, or on cuda for Triton, float64, float32, bfloat16 or float16, with any strides.
+    a: (..., M, K) or (K,). b: (..., K, N) or (K,); batch dimensions broadcast. Tensors of one dtype
+    on cpu, or on cuda for Triton, float64, float32, bfloat16 or float16, with any strides.
     variant: "fixed_split" (the default: the strongest promise that is also fast; a row's bits
         depend neither on the threads nor on the other rows), "splitk_ordered", "splitk_atomic" or
         "exact". Never replaced by another one.

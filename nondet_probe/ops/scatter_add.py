@@ -47,9 +47,9 @@ def scatter_add(
     """A new tensor: input with every src[i, j, ...] added at the place [i, j, ...] whose coordinate
     along dim is replaced by index[i, j, ...].
 
-    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; src: of the same dtype; index: int64
-    or int32, of no more than src's size in any dimension and of no more than input's in any but
-    dim; its numbers in [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; src: of
+    the same dtype; index: int64 or int32, of no more than src's size in any dimension and of no
+    more than input's in any but dim; its numbers in [0, input.shape[dim]).
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".
     threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has

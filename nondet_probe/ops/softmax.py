@@ -46,8 +46,8 @@ def softmax(
 ) -> Tensor:
     """exp(input) over its sum along `dim`.
 
-    input: tensor on cpu, or on cuda for Triton; float64, float32, bfloat16 or float16. dim: as torch counts, from the end
-    where negative; another one than the last is moved there and back.
+    input: tensor on cpu, or on cuda for Triton; float64, float32, bfloat16 or float16. dim: as
+    torch counts, from the end where negative; another one than the last is moved there and back.
     threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton"; None is
     by the tensor's device. docs/triton.md.
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 __all__ = [
     "Function",
     "atomics_other_than",
-    "flushed",
     "float_atomics",
+    "flushed",
     "functions",
     "fused",
     "inexact_operations",
@@ -95,9 +95,7 @@ def float_atomics(function: Function) -> list[str]:
     )
 
 
-def atomics_other_than(
-    function: Function, declared: Collection[tuple[str, str]]
-) -> list[str]:
+def atomics_other_than(function: Function, declared: Collection[tuple[str, str]]) -> list[str]:
     """Atomics that were not declared, and declared ones that are not there."""
     found = set(function.atomics)
     return [

@@ -129,4 +129,6 @@ def test_what_is_allowed_is_not_found(
 
 
 def test_a_declared_atomic_that_is_missing_is_found() -> None:
-    assert len(atomics_other_than(kernel("mov.u32 %r1, %r2"), {("add", "u64"), ("add", "f32")})) == 1
+    assert (
+        len(atomics_other_than(kernel("mov.u32 %r1, %r2"), {("add", "u64"), ("add", "f32")})) == 1
+    )

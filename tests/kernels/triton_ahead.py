@@ -47,9 +47,7 @@ def _compile_job(number: int, architecture: int) -> str:
 
     job = list(jobs())[number]
     signature, constants = job.source()
-    return compile_one(
-        job.build.kernel, signature, constants, architecture, job.build.num_warps
-    )
+    return compile_one(job.build.kernel, signature, constants, architecture, job.build.num_warps)
 
 
 def compile_all() -> dict[tuple[str, int], str]:

@@ -76,13 +76,16 @@ class Job:
     def name(self) -> str:
         return f"{self.build.name}-{self.dtype}"
 
-    @property
-    def declared(self) -> set[tuple[str, str]]:
+    def declared(self, architecture: int) -> set[tuple[str, str]]:
         """Atomics that its PTX must hold."""
         short = {"float64": "f64", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
         wide = "f64" if self.dtype == "float64" else "f32"
         types = {"T": short[self.dtype], "P": wide}
-        return {(operation, types.get(kind, kind)) for operation, kind in self.build.atomics}
+        found = {(operation, types.get(kind, kind)) for operation, kind in self.build.atomics}
+        if architecture < 90 and ("add", "bf16") in found:
+            # There is no such instruction yet: a loop of compare-and-swap.
+            found = {("cas", "b32")}
+        return found
 
     def source(self) -> tuple[dict[str, str], dict[str, Any]]:
         """Signature and constants, as `triton.compiler.ASTSource` takes them."""
@@ -218,7 +221,7 @@ BUILDS = [
             pointers={"dq": "P", "dk": "T", "dv": "T"},
             atomics={
                 "atomic": (("add", "f32"),),
-                "semaphore_ordered": (("add", "u32"), ("exch", "b32")),
+                "semaphore_ordered": (("exch", "b32"),),
                 "split_buffers": (),
             }[variant],
             fused=None,

@@ -71,9 +71,7 @@ def _attention_backward(
     programs = ceil_div(key_blocks, blocks)
     buffers = programs if variant == "split_buffers" else 1
     dq = query.new_zeros((buffers, query.numel()), dtype=torch.float32)
-    turns = torch.zeros(
-        heads * ceil_div(queries, side), dtype=torch.int32, device=query.device
-    )
+    turns = torch.zeros(heads * ceil_div(queries, side), dtype=torch.int32, device=query.device)
     launch(
         wrap_triton(attention_backward), (programs, heads),
         query, key, value, gradient, logs, along, dq, dk, dv, turns, queries, keys, scale, blocks,

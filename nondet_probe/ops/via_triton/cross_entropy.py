@@ -13,6 +13,7 @@ from nondet_probe.ops.via_triton.launch import (
     CHUNK,
     ROWS,
     ceil_div,
+    fold,
     launch,
     levels,
     sum_of_rows,
@@ -52,7 +53,8 @@ def _loss(
     else:
         weights = sum_of_rows(of_rows, variant).double().view(())
     if reduction == 0:
-        return losses.to(x.dtype).view(target.shape), statistics, weights
+        result = fold(losses.view(1, rows), x.dtype) if rows else x.new_empty(0)
+        return result.view(target.shape), statistics, weights
     total = sum_of_rows(losses, variant) if rows else losses.new_zeros(1)
     result = x.new_empty(())
     launch(wrap_triton(finish_loss), (1,), total, weights, result, MEAN=reduction == 1, num_warps=1)

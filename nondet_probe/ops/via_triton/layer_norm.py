@@ -45,8 +45,8 @@ def _norm(
     if rows:
         launch(
             wrap_triton(norm_rows), (ceil_div(rows, ROWS),),
-            x, x if weight is None else weight.contiguous(), x if bias is None else bias.contiguous(),
-            y, statistics, rows, columns,
+            x, x if weight is None else weight.contiguous(),
+            x if bias is None else bias.contiguous(), y, statistics, rows, columns,
             EPS=eps, CENTRED=centred, WEIGHT=weight is not None, BIAS=bias is not None,
             ROWS=ROWS, LEVELS=levels(ceil_div(columns, CHUNK)),
         )  # fmt: skip
