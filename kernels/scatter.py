@@ -82,8 +82,8 @@ def scatter_rows(
     BLOCK: tl.constexpr,
 ):
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = place < n * columns
     i = place // columns
+    inside = i < n
     d = tl.load(index + i, mask=inside, other=0).to(tl.int64)
     # Indices out of range are refused before, unless a graph runs: nothing is written for them.
     inside = inside & (d >= 0) & (d < destinations)

@@ -36,13 +36,12 @@ class Driver:
 
 
 @pytest.fixture
-def graphs() -> Iterator[list[Any]]:
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The graphs that were compiled: forward, then backward."""
-    triton.runtime.driver.set_active(Driver())
+    monkeypatch.setattr(triton.runtime.driver, "_active", Driver())
     torch._dynamo.reset()
     yield []
     torch._dynamo.reset()
-    triton.runtime.driver.reset_active()
 
 
 def compiled(function: Callable[..., Tensor], graphs: list[Any]) -> Callable[..., Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
 from nondet_probe.kernels.attention import attention_backward, attention_rows, gradient_along
-from nondet_probe.ops.via_triton.launch import ceil_div, fold, launch
+from nondet_probe.ops.via_triton.launch import ceil_div, check_grid, fold, launch
 
 __all__ = ["attention"]
 
@@ -29,6 +29,7 @@ def _attention(
     query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
     heads, queries, d = query.shape
     keys = key.shape[1]
+    check_grid("attention", variant, heads)
     out = torch.empty_like(query)
     logs = query.new_empty((heads, queries), dtype=torch.float32)
     side, padded = _sides(query)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nondet_probe.errors import UsageError
 from nondet_probe.kernels.parts import chunk_sums, fold_parts
 
 __all__ = [
     "CHUNK",
     "ROWS",
     "ceil_div",
+    "check_grid",
     "fold",
     "launch",
     "launched_parts",
@@ -28,6 +31,7 @@ ROWS = 4
 """Rows that a program works on: no format."""
 _GROUP = 64
 _BLOCK = 128
+_MOST_BATCHES = 65535
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -42,9 +46,23 @@ def launch(
     Being traced, it takes no option of the compiler, so that formats must not need one: what must
     not be fused is not (kernels/floats.py).
     """
-    if not hasattr(kernel, "kernel_idx"):
-        flags["enable_fp_fusion"] = False
-    kernel[grid](*given, num_warps=num_warps, **flags)
+    if hasattr(kernel, "kernel_idx"):
+        kernel[grid](*given, num_warps=num_warps, **flags)
+        return
+    flags["enable_fp_fusion"] = False
+    # Triton launches on the current device, whatever the tensors'.
+    device = given[0].device
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        kernel[grid](*given, num_warps=num_warps, **flags)
+
+
+def check_grid(op: str, variant: str, batches: int) -> None:
+    """UsageError for more batches than CUDA takes in the second or third dimension of a grid."""
+    if batches > _MOST_BATCHES:
+        raise UsageError(
+            f"{op} variant {variant!r}: backend 'triton' takes up to {_MOST_BATCHES} batches, got "
+            f"{batches}; cut the input"
+        )
 
 
 def levels(chunks: int) -> int:

@@ -11,7 +11,7 @@ from torch.library import triton_op, wrap_triton
 
 from nondet_probe.kernels.matmul import product_tiles
 from nondet_probe.ops.matmul import folded, shape_of_product
-from nondet_probe.ops.via_triton.launch import ceil_div, fold, launch, wide
+from nondet_probe.ops.via_triton.launch import ceil_div, check_grid, fold, launch, wide
 
 __all__ = ["matmul"]
 
@@ -27,6 +27,7 @@ def _matmul(a: Tensor, b: Tensor, variant: str) -> Tensor:
     count = math.prod(batch)
     if terms == 0 or count * rows * columns == 0:
         return a.new_zeros(shape)
+    check_grid("matmul", variant, count)
     left = a.expand(*batch, rows, terms).reshape(count, rows, terms)
     right = b.expand(*batch, terms, columns).reshape(count, terms, columns)
     slices, span = 1, terms
