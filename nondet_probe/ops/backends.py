@@ -41,8 +41,8 @@ class Backend:
 class Offer:
     """What a backend makes of a variant.
 
-    guarantee: what holds there; it may be less than on CPU. bits_of_cpu: the dtypes whose results
-    have the bits of the CPU's variant. dtypes: those taken.
+    dtypes: those taken. bits_of_cpu: those whose results have the bits of the CPU's variant, and
+    with them its guarantee. guarantee: what the others have; it may be less.
     """
 
     guarantee: Guarantee

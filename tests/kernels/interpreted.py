@@ -416,6 +416,33 @@ def test_attention(causal: bool, dtype: torch.dtype) -> None:
             assert torch.equal(bits(a), bits(b))
 
 
+# ---- operators
+
+
+def test_operators_are_what_torch_expects() -> None:
+    """Without what needs tensors without data: the interpreter runs at once (test_graph.py)."""
+    operators = torch.ops.nondet_probe
+    x, w = normal(3, 5, dtype=torch.float64), normal(5, dtype=torch.float64)
+    index = torch.tensor([0, 2, 1])
+    heads = normal(1, 3, 5, dtype=torch.float32)
+    for operator, given in (
+        (operators.softmax_triton, (x, True)),
+        (operators.layer_norm_triton, (x, 5, w, w, 1e-5, True, "two_pass")),
+        (operators.cross_entropy_triton, (x, index, None, -100, 1, 0.1, "fixed_order")),
+        (operators.scatter_rows_triton, (x, index, x, "fixed_point")),
+        (operators.matmul_triton, (x, w.view(5, 1), "fixed_split")),
+        (operators.attention_triton, (heads, heads, heads, False, 0.5, "atomic")),
+    ):
+        given = tuple(
+            value.clone().requires_grad_()
+            if isinstance(value, Tensor) and value.is_floating_point()
+            else value
+            for value in given
+        )
+        tests = ["test_schema", "test_autograd_registration"]
+        assert set(torch.library.opcheck(operator, given, test_utils=tests).values()) == {"SUCCESS"}
+
+
 # ---- the claims, and offences that the checks above must find
 
 

@@ -59,6 +59,19 @@ def test_it_compiles_and_keeps_the_rules(job: Job, compiled: dict[tuple[str, int
             assert bool(fused(kernel)) == job.build.fused
 
 
+@pytest.mark.parametrize(
+    "job", [job for job in JOBS if job.dtype == "float32"], ids=lambda job: job.name
+)
+def test_wide_accesses_keep_the_rules(job: Job) -> None:
+    ptx = compile_one(job.build.kernel, *job.source(), 90, job.build.num_warps, aligned=True)
+    kernel = entry(ptx)
+    assert atomics_other_than(kernel, job.declared(90)) == []
+    if job.build.exact:
+        assert inexact_operations(kernel) == []
+    if job.build.fused is not None:
+        assert bool(fused(kernel)) == job.build.fused
+
+
 def test_only_atomic_variants_declare_atomics_on_floats() -> None:
     with_floats = {job.build.flags["VARIANT"] for job in JOBS if job.declared(90) & FLOAT_ADDS}
     assert with_floats == {"atomic", "splitk_atomic"}
