@@ -26,8 +26,11 @@ def compile_one(
     fusion: bool = True,
     aligned: bool = False,
 ) -> str:
-    """The PTX; the assembler has made machine code of it. fusion: whether the compiler may. aligned:
-    pointers and sizes are multiples of 16, as launches mostly find them: accesses become wide."""
+    """The PTX; the assembler has made machine code of it.
+
+    fusion: whether the compiler may. aligned: pointers and sizes are multiples of 16, as launches
+    mostly find them: accesses become wide.
+    """
     os.environ["TRITON_CACHE_DIR"] = str(CACHE)
     import triton
     from triton.backends.compiler import GPUTarget
