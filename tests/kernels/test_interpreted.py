@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="triton is not installed (requirements-dev.txt)")
+triton = pytest.importorskip("triton", reason="triton is not installed (requirements-dev.txt)")
 
 HERE = Path(__file__).parent
 
 
+@pytest.mark.skipif(
+    triton.__version__.startswith("3.6."),
+    reason="the interpreter of Triton 3.6 takes int() of arrays, which numpy 2.4 refuses",
+)
 def test_the_kernels_interpreted() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "interpreted.py"],
