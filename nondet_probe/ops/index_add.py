@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
+from nondet_probe.ops import backends
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -43,22 +44,33 @@ def index_add(
     alpha: float = 1,
     variant: str = "ordered",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """A new tensor: input with alpha * source[..., i, ...] added at index[i] along dim, for all i.
 
-    input: CPU tensor of float64, float32, bfloat16 or float16; source: of the same dtype and, but
-    for dim, shape; index: 1-D, int32 or int64, one number for each place of source along dim, in
-    [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; source:
+    of the same dtype and, but for dim, shape; index: 1-D, int32 or int64, one number for each place
+    of source along dim, in [0, input.shape[dim]).
     alpha: source * alpha is computed first, in the dtype.
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        "fixed_point" and "atomic"); None is by the tensor's device. docs/triton.md.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
-    not taken, UsageError for shapes that do not fit and threads below 1, IndexError naming the
-    first index out of range.
+    not taken, UsageError for shapes that do not fit, threads below 1 and a backend that
+    cannot be used, IndexError naming the first index out of range.
     """
     find("index_add", variant)
+    if backend is not None or (isinstance(input, Tensor) and input.is_cuda):
+        kernels = backends.kernels(
+            "index_add", variant, backend, input, index, source, threads=threads
+        )
+        if kernels is not None:
+            dim = _check(input, dim, index, source, variant)
+            if alpha != 1:
+                source = source * alpha
+            return kernels.index_add(input, dim, index, source, variant)  # type: ignore[no-any-return]
     result: Tensor = _index_add(input, dim, index, source, alpha, variant, threads)
     return result
 

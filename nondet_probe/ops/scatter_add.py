@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
+from nondet_probe.ops import backends
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -43,22 +44,31 @@ def scatter_add(
     *,
     variant: str = "ordered",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """A new tensor: input with every src[i, j, ...] added at the place [i, j, ...] whose coordinate
     along dim is replaced by index[i, j, ...].
 
-    input: CPU tensor of float64, float32, bfloat16 or float16; src: of the same dtype; index: int64
-    or int32, of no more than src's size in any dimension and of no more than input's in any but
-    dim; its numbers in [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; src: of
+    the same dtype; index: int64 or int32, of no more than src's size in any dimension and of no
+    more than input's in any but dim; its numbers in [0, input.shape[dim]).
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        "fixed_point" and "atomic"); None is by the tensor's device. docs/triton.md.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
-    not taken, UsageError for shapes that do not fit and threads below 1, IndexError naming the
-    first index out of range.
+    not taken, UsageError for shapes that do not fit, threads below 1 and a backend that
+    cannot be used, IndexError naming the first index out of range.
     """
     find("scatter_add", variant)
+    if backend is not None or (isinstance(input, Tensor) and input.is_cuda):
+        kernels = backends.kernels(
+            "scatter_add", variant, backend, input, index, src, threads=threads
+        )
+        if kernels is not None:
+            dim = _check(input, dim, index, src, variant)
+            return kernels.scatter_add(input, dim, index, src, variant)  # type: ignore[no-any-return]
     result: Tensor = _scatter_add(input, dim, index, src, variant, threads)
     return result
 
