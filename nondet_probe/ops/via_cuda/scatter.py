@@ -29,6 +29,7 @@ _Meant = tuple[bool, bool, tuple[int, int, int]]
 
 def scatter_rows(
     out: Tensor,
+    destinations: int,
     index: Tensor,
     source: Tensor,
     variant: str,
@@ -39,7 +40,7 @@ def scatter_rows(
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
-    Everything is contiguous, out holds the initial values; wrap, strict, grid and IndexError as in
+    Everything is contiguous, out, of any shape, holds the initial values; wrap, strict, grid and IndexError as in
     `via_c.scatter_rows`. That indices are in range is known only after the launches, which this
     waits for: UsageError while a graph is captured. UsageError also for more than 2^31 - 1 rows or
     destinations in "ordered", and in "exact" where that has to sort as well.
@@ -51,7 +52,7 @@ def scatter_rows(
         )
     same_device("scatter", out, index, source)
     not_captured("scatter", out)
-    destinations, n = out.shape[0], index.numel()
+    n = index.numel()
     columns = out.numel() // destinations if destinations else 0
     state = torch.zeros(2, dtype=torch.int64, device=out.device)
     added = (
