@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from nondet_probe.errors import UsageError
 from nondet_probe.ops import via_c, via_cuda
 from nondet_probe.ops.rational import FORMATS
+from nondet_probe.ops.via_cuda import library
 
 DTYPES = list(FORMATS)
 ORDERED = ["ordered", "fixed_point", "exact"]
@@ -39,13 +42,13 @@ def indices(n: int, destinations: int, seed: int = 0) -> Tensor:
 
 def on_cpu(out: Tensor, index: Tensor, source: Tensor, variant: str, **how: Any) -> bytes:
     table = out.clone()
-    via_c.scatter_rows(table, len(table), index, source, variant, 1, **how)
+    via_c.scatter_rows(table, table.shape[0], index, source, variant, 1, **how)
     return bits(table)
 
 
 def on_grid(out: Tensor, index: Tensor, source: Tensor, variant: str, **how: Any) -> bytes:
     table = out.clone()
-    via_cuda.scatter_rows(table, len(table), index, source, variant, None, **how)
+    via_cuda.scatter_rows(table, table.shape[0], index, source, variant, None, **how)
     return bits(table)
 
 
@@ -119,6 +122,16 @@ def test_exact_sums_of_all_exponents(dtype: torch.dtype, grid: Grid) -> None:
         assert on_grid(out, index, source, "exact") == expected
         cells = on_grid(out.view(-1), indices(468, 72), source.view(-1), "exact")
         assert cells == on_cpu(out.view(-1), indices(468, 72), source.view(-1), "exact")
+
+
+def test_the_lowest_bits_break_ties(grid: Grid) -> None:
+    """fp64 next to 1.0, with an addend at the end of the integers' last level, and beyond it."""
+    for low in (2.0**-160, -(2.0**-160), 2.0**-300, -(2.0**-300)):
+        source = torch.tensor([1.0, 2.0**-53, low], dtype=torch.float64)
+        for sign in (1, -1):
+            out, index = torch.zeros(1, dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+            expected = on_cpu(out, index, sign * source, "exact")
+            assert on_grid(out, index, sign * source, "exact") == expected, low
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -199,7 +212,7 @@ def test_atomic_is_close(dtype: torch.dtype, grid: Grid) -> None:
         out, source = wide((destinations, *columns), dtype, 1), wide((n, *columns), dtype, 2)
         index = indices(n, destinations)
         table = out.clone()
-        via_cuda.scatter_rows(table, len(table), index, source, "atomic", None)
+        via_cuda.scatter_rows(table, table.shape[0], index, source, "atomic", None)
         exact = out.double().index_add(0, index, source.double())
         of_magnitudes = out.double().abs().index_add(0, index, source.double().abs())
         u = 2.0 ** -FORMATS[dtype].precision
@@ -220,11 +233,23 @@ def test_where_no_vector_is_aligned(variant: str, grid: Grid) -> None:
 def test_what_is_not_taken(grid: Grid) -> None:
     out, index, source = torch.zeros(3), torch.tensor([0]), torch.ones(1)
     with pytest.raises(UsageError, match=r"'two_pass' has no kernel for CUDA.*fixed_point"):
-        via_cuda.scatter_rows(out, len(out), index, source, "two_pass", None)
+        via_cuda.scatter_rows(out, 3, index, source, "two_pass", None)
     with pytest.raises(UsageError, match="threads is for tensors on cpu"):
-        via_cuda.scatter_rows(out, len(out), index, source, "exact", 2)
+        via_cuda.scatter_rows(out, 3, index, source, "exact", 2)
     with pytest.raises(TypeError, match="scatter takes tensors on one device, got cpu and meta"):
-        via_cuda.scatter_rows(out, len(out), index.to("meta"), source, "exact", None)
+        via_cuda.scatter_rows(out, 3, index.to("meta"), source, "exact", None)
+
+
+def test_what_waits_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_gpu: Any = SimpleNamespace(is_cuda=True)
+    for capturing in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda now=capturing: now)
+        with (
+            pytest.raises(UsageError, match="scatter, in all variants, reads back from the GPU")
+            if capturing
+            else contextlib.nullcontext()
+        ):
+            library.not_captured("scatter", on_gpu)
 
 
 def test_indices_are_checked_as_on_the_cpu(grid: Grid) -> None:

@@ -91,6 +91,14 @@ def test_exact_sums_of_all_exponents(dtype: torch.dtype, grid: Grid) -> None:
         assert on_grid(data, sizes, "exact") == on_cpu(data, sizes, "exact"), lengths[0]
 
 
+def test_what_pairs_of_lanes_lose_is_noticed(grid: Grid) -> None:
+    """Where lanes meet, low parts are added whose sum no number holds; all but it cancels."""
+    data = torch.zeros(64, dtype=torch.float64)
+    lanes = {0: 2.0**100, 4: -1.0, 2: 2.0**100, 6: 2.0**-100, 1: -(2.0**101), 5: 1.0}
+    data[list(lanes)] = torch.tensor(list(lanes.values()), dtype=torch.float64)
+    assert via_cuda.segment_sum(data, torch.tensor([64]), False, "exact", None).item() == 2.0**-100
+
+
 @pytest.mark.parametrize("variant", ["atomic", *ORDERED])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_specials_and_zeros(variant: str, dtype: torch.dtype, grid: Grid) -> None:

@@ -40,7 +40,7 @@ def scatter_rows(
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
-    Everything is contiguous, out is read as [destinations, columns]; wrap, strict, grid and
+    Everything is contiguous; out, of any shape, holds the initial values; wrap, strict, grid and
     IndexError as in `via_c.scatter_rows`. That indices are in range is known only after the
     launches, which this waits for: UsageError while a graph is captured. UsageError also for more
     than 2^31 - 1 rows or destinations in "ordered", and in "exact" where that has to sort as well.
