@@ -12,6 +12,7 @@ from nondet_probe.ops.via_cuda.rows import (
     layer_norm_backward,
     softmax,
     softmax_backward,
+    var_mean,
 )
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
@@ -24,4 +25,5 @@ __all__ = [
     "softmax_backward",
     "sum_all",
     "sum_over",
+    "var_mean",
 ]

@@ -1,6 +1,8 @@
-"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`."""
+"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`, `var`."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ __all__ = [
     "layer_norm_backward",
     "softmax",
     "softmax_backward",
+    "var_mean",
 ]
 
 
@@ -223,3 +226,23 @@ def cross_entropy_backward(
             weights.data_ptr(), dx.data_ptr(), launch_blocks(), stream_of(x),
         )  # fmt: skip
     return dx
+
+
+def var_mean(
+    x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
+) -> tuple[Tensor, Tensor]:
+    """Variances and means of the rows of a tensor, both of this shape. Errors: as sum_over."""
+    no_threads(threads)
+    var = torch.empty(shape, dtype=x.dtype, device=x.device)
+    mean = torch.empty(shape, dtype=x.dtype, device=x.device)
+    if rows == 0 or x.numel() == 0:
+        return var.fill_(math.nan), mean.fill_(math.nan)
+    x, n = x.contiguous(), x.numel() // rows
+    code, blocks = CODES[x.dtype], launch_blocks()
+    with on_device(x):
+        memory = workspace(x, library().var_mean_workspace(variant, code, rows, n, blocks))
+        library().var_mean(
+            variant, code, x.data_ptr(), rows, n, correction, var.data_ptr(), mean.data_ptr(),
+            memory.data_ptr(), blocks, stream_of(x),
+        )  # fmt: skip
+    return var, mean
