@@ -9,6 +9,7 @@
 #include "softmax_device.hpp"
 #include "sum_device.hpp"
 #include "var_device.hpp"
+#include "variants.hpp"
 
 namespace py = pybind11;
 

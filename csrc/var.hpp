@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "dtypes.hpp"
@@ -11,15 +10,8 @@
 
 namespace ndp {
 
+// variants.hpp reads their names.
 enum class VarVariant { two_pass, fixed_order, exact };
-
-// Throws std::invalid_argument for any other name.
-inline VarVariant var_variant(const std::string& name) {
-  if (name == "two_pass") return VarVariant::two_pass;
-  if (name == "fixed_order") return VarVariant::fixed_order;
-  if (name == "exact") return VarVariant::exact;
-  throw std::invalid_argument("var has no variant " + name);
-}
 
 // The longest row whose sums are kept in 128-bit integers.
 constexpr int64_t kQuickRow = int64_t{1} << 20;
