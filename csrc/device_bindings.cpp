@@ -16,7 +16,8 @@
 #include "segment_sum_device.hpp"
 #include "softmax_device.hpp"
 #include "sum_device.hpp"
-#include "variant_names.hpp"
+#include "var_device.hpp"
+#include "variants.hpp"
 
 namespace py = pybind11;
 
@@ -232,4 +233,18 @@ PYBIND11_MODULE(NDP_MODULE, m) {
                at<double>(weights), at(dx), blocks},
               at(stream));
         });
+
+  // Rows of n > 0 elements.
+  m.def("var_mean_workspace", [](const std::string& variant, int dtype, int64_t rows, int64_t n,
+                                 int blocks) {
+    return ndp::var_mean_workspace({ndp::var_variant(variant), static_cast<ndp::Dtype>(dtype),
+                                    nullptr, rows, n, 0, nullptr, nullptr, blocks});
+  });
+  m.def("var_mean", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                       int64_t correction, uintptr_t var, uintptr_t mean, uintptr_t workspace,
+                       int blocks, uintptr_t stream) {
+    ndp::var_mean({ndp::var_variant(variant), static_cast<ndp::Dtype>(dtype), at(x), rows, n,
+                   correction, at(var), at(mean), blocks},
+                  at(workspace), at(stream));
+  });
 }

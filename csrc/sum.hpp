@@ -13,6 +13,7 @@
 
 namespace ndp {
 
+// variants.hpp reads their names.
 enum class SumVariant { atomic, two_pass, fixed_order, binned, exact, kahan, pairwise };
 
 // `fixed_order`, `pairwise` and `kahan` are formats (docs/ops.md): these two never change.

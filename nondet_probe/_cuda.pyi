@@ -243,3 +243,20 @@ def cross_entropy_backward(
     stream: int,
     /,
 ) -> None: ...
+
+# var, var_mean: rows of n > 0 elements.
+def var_mean_workspace(variant: str, dtype: int, rows: int, n: int, blocks: int, /) -> int: ...
+def var_mean(
+    variant: str,
+    dtype: int,
+    x: int,
+    rows: int,
+    n: int,
+    correction: int,
+    var: int,
+    mean: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

@@ -26,6 +26,7 @@ from nondet_probe.ops.via_cuda.rows import (
     layer_norm_backward,
     softmax,
     softmax_backward,
+    var_mean,
 )
 from nondet_probe.ops.via_cuda.scatter import checked_indices, scatter_rows
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
@@ -52,5 +53,6 @@ __all__ = [
     "softmax_backward",
     "sum_all",
     "sum_over",
+    "var_mean",
     "widen",
 ]

@@ -1,12 +1,15 @@
-"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`."""
+"""Row-wise ops: `layer_norm`, `rms_norm`, `softmax`, `cross_entropy`, `var`."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.checks import readable
 from nondet_probe.ops.via_cuda.library import (
     launch_blocks,
     library,
@@ -23,6 +26,7 @@ __all__ = [
     "layer_norm_backward",
     "softmax",
     "softmax_backward",
+    "var_mean",
 ]
 
 
@@ -37,7 +41,7 @@ def _given(what: str, given: Tensor, elements: int, dtype: torch.dtype, x: Tenso
         )
     if given.device != x.device:
         raise UsageError(f"{what} is on {given.device}, it is needed on {x.device}")
-    return given.contiguous()
+    return readable(given)
 
 
 def _given_if(what: str, given: Tensor | None, elements: int, x: Tensor) -> Tensor | None:
@@ -75,7 +79,7 @@ def layer_norm(
     statistics: takes the mean and the scale of each row, (2, rows). Errors: as sum_over.
     """
     no_threads(threads)
-    x, rows = x.contiguous(), _whole_rows(x, columns)
+    x, rows = readable(x), _whole_rows(x, columns)
     weight = _given_if("weight", weight, columns, x)
     bias = _given_if("bias", bias, columns, x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
@@ -101,7 +105,7 @@ def layer_norm_backward(
     """The gradients of x, weight and bias; the last two without elements where `parameters` is
     false, the last also where there is no bias. Errors: as sum_over."""
     no_threads(threads)
-    x, rows = x.contiguous(), _whole_rows(x, columns)
+    x, rows = readable(x), _whole_rows(x, columns)
     gradient = _given("gradient", gradient, x.numel(), x.dtype, x)
     weight = _given_if("weight", weight, columns, x)
     statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype), x)
@@ -131,7 +135,7 @@ def _last(x: Tensor) -> tuple[int, int]:
 def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
     """softmax, or log_softmax, over the last dimension. Errors: as sum_over."""
     no_threads(threads)
-    x, (rows, columns) = x.contiguous(), _last(x)
+    x, (rows, columns) = readable(x), _last(x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     with on_device(x):
         library().softmax(
@@ -144,7 +148,7 @@ def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
 def softmax_backward(log: bool, gradient: Tensor, y: Tensor, threads: int | None) -> Tensor:
     """The gradient of x, given y and its gradient. Errors: as sum_over."""
     no_threads(threads)
-    y, (rows, columns) = y.contiguous(), _last(y)
+    y, (rows, columns) = readable(y), _last(y)
     gradient = _given("gradient", gradient, y.numel(), y.dtype, y)
     dx = torch.empty(y.shape, dtype=y.dtype, device=y.device)
     with on_device(y):
@@ -174,7 +178,7 @@ def cross_entropy(
     there is one is asked of the device, which waits for it.
     """
     no_threads(threads)
-    x, columns = x.contiguous(), x.shape[-1]
+    x, columns = readable(x), x.shape[-1]
     rows = x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64, x)
     weight = _given_if("weight", weight, columns, x)
@@ -214,7 +218,7 @@ def cross_entropy_backward(
 ) -> Tensor:
     """The gradient of x. Errors: as sum_over."""
     no_threads(threads)
-    x, columns = x.contiguous(), x.shape[-1]
+    x, columns = readable(x), x.shape[-1]
     rows = x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64, x)
     weight = _given_if("weight", weight, columns, x)
@@ -229,3 +233,23 @@ def cross_entropy_backward(
             weights.data_ptr(), dx.data_ptr(), launch_blocks(), stream_of(x),
         )  # fmt: skip
     return dx
+
+
+def var_mean(
+    x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
+) -> tuple[Tensor, Tensor]:
+    """Variances and means of the rows of a tensor, both of this shape. Errors: as sum_over."""
+    no_threads(threads)
+    var = torch.empty(shape, dtype=x.dtype, device=x.device)
+    mean = torch.empty(shape, dtype=x.dtype, device=x.device)
+    if rows == 0 or x.numel() == 0:
+        return var.fill_(math.nan), mean.fill_(math.nan)
+    x, n = readable(x), x.numel() // rows
+    code, blocks = CODES[x.dtype], launch_blocks()
+    with on_device(x):
+        memory = workspace(x, library().var_mean_workspace(variant, code, rows, n, blocks))
+        library().var_mean(
+            variant, code, x.data_ptr(), rows, n, correction, var.data_ptr(), mean.data_ptr(),
+            memory.data_ptr(), blocks, stream_of(x),
+        )  # fmt: skip
+    return var, mean

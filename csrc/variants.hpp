@@ -10,6 +10,7 @@
 #include "scatter.hpp"
 #include "segment_sum.hpp"
 #include "sum.hpp"
+#include "var.hpp"
 
 namespace ndp {
 
@@ -45,6 +46,13 @@ inline RowsVariant rows_variant(const std::string& name) {
   if (name == "fixed_order") return RowsVariant::fixed_order;
   if (name == "exact") return RowsVariant::exact;
   throw std::invalid_argument("sums over rows have no variant " + name);
+}
+
+inline VarVariant var_variant(const std::string& name) {
+  if (name == "two_pass") return VarVariant::two_pass;
+  if (name == "fixed_order") return VarVariant::fixed_order;
+  if (name == "exact") return VarVariant::exact;
+  throw std::invalid_argument("var has no variant " + name);
 }
 
 }  // namespace ndp
