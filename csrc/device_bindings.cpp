@@ -8,8 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "cumsum_device.hpp"
 #include "digest_device.hpp"
+#include "dot_device.hpp"
 #include "sum_device.hpp"
+#include "variants.hpp"
 
 namespace py = pybind11;
 
@@ -57,5 +60,29 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     for (size_t i = 0; i < dtypes.size(); ++i)
       tensors.push_back({static_cast<ndp::Dtype>(dtypes[i]), at(addresses[i]), shapes[i]});
     ndp::digest(tensors, at(workspace), at<uint64_t>(digests), blocks, at(stream));
+  });
+
+  // A norm is the root of the product of x with itself.
+  m.def("dot_workspace", [](const std::string& variant, int dtype, int64_t n, int blocks) {
+    return ndp::dot_workspace({ndp::dot_variant("dot", variant), static_cast<ndp::Dtype>(dtype),
+                               false, nullptr, nullptr, n, nullptr, blocks});
+  });
+  m.def("dot", [](const std::string& variant, int dtype, bool root, uintptr_t a, uintptr_t b,
+                  int64_t n, uintptr_t result, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::dot({ndp::dot_variant(root ? "norm" : "dot", variant), static_cast<ndp::Dtype>(dtype),
+              root, at(a), at(b), n, at(result), blocks},
+             at(workspace), at(stream));
+  });
+
+  m.def("cumsum_workspace", [](const std::string& variant, int dtype, int64_t rows, int64_t n,
+                               int blocks) {
+    return ndp::cumsum_workspace({ndp::cumsum_variant(variant), static_cast<ndp::Dtype>(dtype),
+                                  nullptr, rows, n, nullptr, blocks});
+  });
+  m.def("cumsum", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                     uintptr_t sums, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::cumsum({ndp::cumsum_variant(variant), static_cast<ndp::Dtype>(dtype), at(x), rows, n,
+                 at(sums), blocks},
+                at(workspace), at(stream));
   });
 }

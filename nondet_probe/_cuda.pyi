@@ -34,3 +34,34 @@ def digest(
     stream: int,
     /,
 ) -> None: ...
+
+# Contiguous a and b, of n elements; root: of the product of a with itself.
+def dot_workspace(variant: str, dtype: int, n: int, blocks: int, /) -> int: ...
+def dot(
+    variant: str,
+    dtype: int,
+    root: bool,
+    a: int,
+    b: int,
+    n: int,
+    result: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
+
+# Contiguous x and sums, [rows, n].
+def cumsum_workspace(variant: str, dtype: int, rows: int, n: int, blocks: int, /) -> int: ...
+def cumsum(
+    variant: str,
+    dtype: int,
+    x: int,
+    rows: int,
+    n: int,
+    sums: int,
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...
