@@ -1,4 +1,4 @@
-// The only file that knows Python. Tensors arrive as address, shape and strides; everything is
+// The only file, with arguments.hpp, that knows Python. Tensors arrive as address, shape and strides; everything is
 // checked in nondet_probe/ before it comes here, and the interpreter lock is let go around kernels.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include <optional>
 #include <vector>
 
+#include "arguments.hpp"
 #include "bincount.hpp"
 #include "compare.hpp"
 #include "cumsum.hpp"
@@ -112,20 +113,30 @@ PYBIND11_MODULE(_C, m) {
                       at<int64_t>(distances), isa);
   });
 
-  // nondet_probe.ops: x is contiguous, `result` takes one element of its dtype.
+  // nondet_probe.ops: kinds holds (types, types of a list's elements) for each argument.
+  using Types = ndp::Arguments::Types;
+  py::class_<ndp::Arguments>(m, "Arguments")
+      .def(py::init<std::vector<std::pair<Types, Types>>, Types, py::object>())
+      .def("look", [](const ndp::Arguments& arguments, const py::tuple& given) {
+        return static_cast<int>(arguments.look(given));
+      });
+
+  // x is contiguous, `result` takes one element of its dtype.
   m.def("sum", [](const std::string& variant, bool mean, int dtype, uintptr_t x, int64_t n,
                   int threads, const std::string& isa, uintptr_t result) {
     const Released released(n);
     ndp::sum({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x), n,
              isa, at(result));
   });
-  // strides: in elements; `results` is contiguous.
+  // strides: in elements; dims: those to add over; `results` is contiguous.
   m.def("sum_over", [](const std::string& variant, bool mean, int dtype, uintptr_t x,
                        const std::vector<int64_t>& shape, const std::vector<int64_t>& strides,
-                       const std::vector<bool>& reduced, int threads, const std::string& isa,
+                       const std::vector<int64_t>& dims, int threads, const std::string& isa,
                        uintptr_t results) {
     int64_t elements = 1;
     for (int64_t count : shape) elements *= count;
+    std::vector<bool> reduced(shape.size());
+    for (int64_t dim : dims) reduced.at(dim) = true;
     const Released released(elements);
     ndp::sum_over({static_cast<ndp::Dtype>(dtype), ndp::sum_variant(variant), mean, threads}, at(x),
                   {shape, strides}, reduced, isa, at(results));
@@ -297,17 +308,21 @@ PYBIND11_MODULE(_C, m) {
           ndp::softmax_backward(static_cast<ndp::Dtype>(dtype), log, at(gradient), at(y), rows,
                                 columns, threads, isa, at(dx));
         });
-  // reduction: the index of none, mean, sum. weights: one fp64.
+  // reduction: the index of none, mean, sum. weights: one fp64. Without a gradient to come both
+  // addresses of what only it needs, `statistics` and `weights`, are 0.
   m.def("cross_entropy",
         [](const std::string& variant, int dtype, uintptr_t x, uintptr_t target, int64_t rows,
            int64_t columns, uintptr_t weight, int64_t ignored, int reduction, double smoothing,
            int threads, const std::string& isa, uintptr_t result, uintptr_t statistics,
            uintptr_t weights) {
           const Released released(rows * columns);
+          const bool kept = statistics != 0;
+          std::vector<double> own(kept ? 0 : 2 * rows + 1);
           ndp::cross_entropy(static_cast<ndp::Dtype>(dtype), ndp::rows_variant(variant), at(x),
                              at<int64_t>(target), rows, columns, at(weight),
                              {ignored, static_cast<ndp::Reduction>(reduction), smoothing}, threads,
-                             isa, at(result), at(statistics), at<double>(weights));
+                             isa, at(result), kept ? at(statistics) : own.data(),
+                             kept ? at<double>(weights) : &own.back());
         });
   m.def("cross_entropy_backward",
         [](int dtype, uintptr_t gradient, uintptr_t x, uintptr_t target, int64_t rows,

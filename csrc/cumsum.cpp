@@ -7,7 +7,7 @@
 #include "isa.hpp"
 #include "levels.hpp"
 #include "rounding.hpp"
-#include "wideacc.hpp"
+#include "superacc.hpp"
 #include "workers.hpp"
 
 namespace ndp {

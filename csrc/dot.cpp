@@ -62,7 +62,8 @@ uint64_t dot_fixed_order(const Job& job) {
     job.kernels.chunks(job.left(first), job.right(first), count, &partials[first / kSumChunk]);
   });
   const DefaultFloatMode mode;
-  const Partial sum = add_neighbours(partials.data(), static_cast<int64_t>(partials.size()));
+  add_in_rounds(static_cast<int64_t>(partials.size()), partials.data());
+  const Partial sum = partials[0];
   return round_double(job.root ? std::sqrt(sum) : sum, format_of(job.dtype, "dot (or norm)"));
 }
 

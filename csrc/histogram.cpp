@@ -1,7 +1,6 @@
 #include "histogram.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
@@ -9,8 +8,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "float_mode.hpp"
-#include "parallel.hpp"
+#include "workers.hpp"
 
 namespace ndp {
 
@@ -63,21 +61,8 @@ class Finder {
   bool guessing_;
 };
 
-template <class Body>
-void each_block(int64_t n, int workers, const Body& body) {
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int worker) {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t first = next.fetch_add(kBlock, std::memory_order_relaxed);
-      if (first >= n) return;
-      body(worker, first, std::min(kBlock, n - first));
-    }
-  });
-}
-
-int workers_for(int64_t n, int threads) {
-  return static_cast<int>(std::clamp<int64_t>(n / (kBlock * kBlocksPerWorker), 1, threads));
+int histogram_workers(int64_t n, int threads) {
+  return workers_for(n / (kBlock * kBlocksPerWorker), threads);
 }
 
 }  // namespace
@@ -152,7 +137,7 @@ void find_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t*
     using T = decltype(zero);
     const T* element = static_cast<const T*>(x);
     const Finder<T> finder(bins);
-    each_block(n, workers_for(n, threads), [&](int, int64_t first, int64_t count) {
+    share_out(n, kBlock, histogram_workers(n, threads), [&](int, int64_t first, int64_t count) {
       for (int64_t i = first; i < first + count; ++i) index[i] = finder.bin(element[i]);
     });
   });
@@ -166,9 +151,9 @@ void count_bins(const Bins& bins, const void* x, int64_t n, int threads, int64_t
     const Finder<T> finder(bins);
     // One more for elements in no bin.
     const int64_t size = bins.bins + 1;
-    const int workers = workers_for(n / std::max<int64_t>(size / kBlock, 1), threads);
+    const int workers = histogram_workers(n / std::max<int64_t>(size / kBlock, 1), threads);
     std::vector<int64_t> tables(workers * size);
-    each_block(n, workers, [&](int worker, int64_t first, int64_t count) {
+    share_out(n, kBlock, workers, [&](int worker, int64_t first, int64_t count) {
       int64_t index[kBlock];
       for (int64_t i = 0; i < count; ++i) index[i] = finder.bin(element[first + i]);
       int64_t* table = &tables[worker * size];

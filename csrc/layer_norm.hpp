@@ -38,6 +38,7 @@ struct NormRows {
   void* mean;            // P, of each row; written forward if not null, read backward
   void* scale;           // P, 1/sqrt(variance + eps) of each row
   void* result;          // y forward, the gradient of x backward
+  bool past;             // the gradient of x may be stored past the caches; unused forward
 };
 
 // What an ISA level brings for one dtype.

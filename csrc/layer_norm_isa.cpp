@@ -114,10 +114,15 @@ void backward_rows(const NormRows& job, int64_t first, int64_t count, void* scra
       const Vector scaled = load<Vector>(dy.at(i) + k) * load<Vector>(weight + i + k);
       const Vector normed = (kCentred ? element - centre : element) * scale;
       const Vector taken = kCentred ? normed * along + level : normed * along;
-      store<P>(dx.at(i) + k, tidy<P>((scaled - taken) * scale));
+      const Vector found = tidy<P>((scaled - taken) * scale);
+      if (sizeof(T) == sizeof(P) && job.past && i < dx.split)
+        store_past<P>(dx.whole + i + k, found);
+      else
+        store<P>(dx.at(i) + k, found);
     });
     finish_row(dx, n, to);
   }
+  if (job.past) end_past();
 }
 
 template <class T, bool kCentred>

@@ -4,19 +4,16 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <stdexcept>
-#include <thread>
 
-#include "float_mode.hpp"
 #include "isa.hpp"
 #include "levels.hpp"
 #include "matmul_exact.hpp"
-#include "parallel.hpp"
+#include "workers.hpp"
 
 namespace ndp {
 
@@ -185,26 +182,12 @@ class Plan {
   int64_t tile_rows_, tile_columns_;
 };
 
-// body(worker, task) for every task; workers take tasks as they come free.
-template <class Body>
-void each_task(int workers, int64_t tasks, const Body& body) {
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int worker) {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t task = next.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks) return;
-      body(worker, task);
-    }
-  });
-}
-
 void fixed_split(const Matmul& job, Plan& plan) {
   plan.cut(plan.batches);
   const int64_t tiles = plan.tiles();
   const int workers = plan.workers(plan.batches * tiles, plan.batches);
   const Memory memory(workers * plan.worker_bytes(job.k));
-  each_task(workers, plan.batches * tiles, [&](int worker, int64_t task) {
+  each_task(plan.batches * tiles, workers, [&](int worker, int64_t task) {
     const Product product = plan.product(task / tiles);
     const Tile tile = plan.tile(task % tiles);
     char* sums = memory.at(worker * plan.worker_bytes(job.k));
@@ -224,14 +207,14 @@ void splitk_ordered(const Matmul& job, Plan& plan) {
   const Memory partials(slices * tiles * plan.tile_bytes());
   for (int64_t batch = 0; batch < plan.batches; ++batch) {
     const Product product = plan.product(batch);
-    each_task(workers, slices * tiles, [&](int worker, int64_t task) {
+    each_task(slices * tiles, workers, [&](int worker, int64_t task) {
       const int64_t first = task % slices * length;
       char* sums = memory.at(worker * plan.worker_bytes(length));
       plan.sum_tile(product, plan.tile(task / slices), first, std::min(length, job.k - first),
                     sums);
       std::memcpy(partials.at(task * plan.tile_bytes()), sums, plan.tile_bytes());
     });
-    each_task(std::min<int64_t>(workers, tiles), tiles, [&](int, int64_t task) {
+    each_task(tiles, workers, [&](int, int64_t task) {
       char* sums = partials.at(task * slices * plan.tile_bytes());
       for (int64_t slice = 1; slice < slices; ++slice)
         plan.kernels.add(sums, sums + slice * plan.tile_bytes(),
@@ -252,15 +235,10 @@ void splitk_atomic(const Matmul& job, Plan& plan) {
   for (int64_t batch = 0; batch < plan.batches; ++batch) {
     const Product product = plan.product(batch);
     std::fill(shared.begin(), shared.end(), -Sum{0});
-    std::atomic<int> waiting{workers};
+    StartTogether start(workers);
     parallel_run(workers, [&](int worker) {
       const DefaultFloatMode mode;
-      // Start together, as the blocks of a GPU do, but wait no longer than a thread takes to start:
-      // the last may be waiting for this one to end.
-      --waiting;
-      const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
-      while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
-        std::this_thread::yield();
+      start.wait();
       char* own = memory.at(worker * plan.worker_bytes(kMatmulBlock));
       const int64_t end = blocks * (worker + 1) / workers;
       for (int64_t block = blocks * worker / workers; block < end; ++block)
@@ -293,7 +271,7 @@ void exact(const Matmul& job, const Plan& plan, const ExactDots& dots) {
   const int workers = plan.workers(plan.batches * tiles, plan.batches);
   const int64_t room = rounds_up(dots.room(), kAlignment);
   const Memory memory(workers * room);
-  each_task(workers, plan.batches * tiles, [&](int worker, int64_t task) {
+  each_task(plan.batches * tiles, workers, [&](int worker, int64_t task) {
     const int64_t row = task % tiles / tiles_across * kSide;
     const int64_t column = task % tiles_across * kSide;
     const Product product = plan.upright(task / tiles);

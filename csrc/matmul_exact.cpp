@@ -8,7 +8,7 @@
 
 #include "formats.hpp"
 #include "levels.hpp"
-#include "product_acc.hpp"
+#include "superacc.hpp"
 
 namespace ndp {
 
@@ -60,7 +60,7 @@ void convert(Dtype dtype, const Factor& factor, int64_t lines, int64_t first, in
 struct Room {
   union {
     ExactSum sum[kElements];
-    ProductAcc wide[kElements];
+    WideAcc wide[kElements];
   };
   double a[ExactDots::kSide * kTerms], b[ExactDots::kSide * kTerms];
   double products[kTerms];
@@ -98,8 +98,9 @@ void ExactDots::tile(const Factor& a, int64_t rows, const Factor& b, int64_t col
         const double* x = room.a + i * kTerms;
         const double* y = room.b + j * kTerms;
         if (wide) {
-          for (int64_t p = 0; p < count; ++p)
-            deposit_product(room.wide[i * columns + j], x[p], y[p]);
+          WideAcc& sum = room.wide[i * columns + j];
+          make_room(sum, count);
+          for (int64_t p = 0; p < count; ++p) deposit_product(sum, x[p], y[p]);
         } else {
           for (int64_t p = 0; p < count; ++p) room.products[p] = x[p] * y[p];
           ExactSum& sum = room.sum[i * columns + j];
@@ -112,12 +113,9 @@ void ExactDots::tile(const Factor& a, int64_t rows, const Factor& b, int64_t col
   const int64_t bytes = element_bytes(dtype_);
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < columns; ++j) {
-      Superacc rounded;
-      if (wide)
-        to_superacc(room.wide[i * columns + j], rounded);
-      else
-        rounded = room.sum[i * columns + j].acc;
-      uint64_t bits = round_to(rounded, format_, false);
+      const int64_t place = i * columns + j;
+      uint64_t bits = wide ? round_to(room.wide[place], format_, false)
+                           : round_to(room.sum[place].acc, format_, false);
       if (bits == 0 && k > 0) {
         // -0 only where every product is: the sums cannot know.
         bool negative_zeros = true;

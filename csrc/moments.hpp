@@ -94,8 +94,8 @@ NDP_HD static inline void finish(Moments& of, int64_t n, int64_t correction, con
     var = format.quiet_nan;
     return;
   }
-  const bool negative = to_magnitude(sum);
-  mean = round_leading(quotient(leading(sum.digit, kWideDigits, kWideLowest), n), negative, format);
+  const bool negative = take_sign(sum);
+  mean = round_leading(quotient(leading(sum), static_cast<uint64_t>(n)), negative, format);
 
   carry(of.squares.acc);
   int64_t digit[kMomentDigits] = {};

@@ -1,7 +1,7 @@
 // The state of an exact sum of products.
 #pragma once
 
-#include "wideacc.hpp"
+#include "superacc.hpp"
 
 namespace ndp {
 

@@ -38,6 +38,26 @@ NDP_INLINE void store(P* to, VectorOf<P> x) {
   std::memcpy(to, &x, sizeof x);
 }
 
+// To a multiple of the vector's size, past the caches where the level can: such a line is not read
+// before it is written. Other threads may not see it before `end_past`.
+template <class P>
+NDP_INLINE void store_past(P* to, VectorOf<P> x) {
+#if NDP_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)x);
+#elif NDP_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), (__m256i)x);
+#elif NDP_VECTOR_BYTES == 16
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), (__m128i)x);
+#else
+  store<P>(to, x);
+#endif
+}
+NDP_INLINE void end_past() {
+#if NDP_VECTOR_BYTES
+  _mm_sfence();
+#endif
+}
+
 // NaN becomes the positive quiet NaN: which of two NaNs an operation passes on is up to compilers.
 template <class P>
 NDP_INLINE VectorOf<P> tidy(VectorOf<P> x) {

@@ -1,9 +1,7 @@
 // Which way rows are added, and on how many threads; `atomic` and `ordered`.
 #include "scatter.hpp"
 
-#include <chrono>
 #include <stdexcept>
-#include <thread>
 
 #include "isa.hpp"
 #include "levels.hpp"
@@ -37,14 +35,10 @@ template <class T>
 void scatter_atomic(Scattering<T>& job) {
   const int64_t n = job.job.n, columns = job.job.columns;
   const int workers = workers_for(job.elements() / kWorkerElements, job.threads);
-  std::atomic<int> waiting{workers};
+  StartTogether start(workers);
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
-    // Start together, for a moment at most: sum.cpp has the reasons.
-    --waiting;
-    const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
-    while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
-      std::this_thread::yield();
+    start.wait();
     job.each_block(n * worker / workers, n * (worker + 1) / workers,
                    [&](const int64_t* index, int64_t first, int64_t count) {
                      for (int64_t i = 0; i < count; ++i) {
@@ -74,10 +68,10 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   // To the table of the cells [low, high).
   const auto add_chunk = [&](int64_t chunk, Sum* table, int64_t low, int64_t high) {
     const bool far = (high - low) * static_cast<int64_t>(sizeof(Sum)) > kFarBytes;
-    job.each_block(chunk * length, std::min(n, (chunk + 1) * length), low, high,
-                   [&](const int64_t* index, const T* source, int64_t count) {
-                     job.kernels.add(table, index, source, count, far);
-                   });
+    job.each_run(chunk * length, std::min(n, (chunk + 1) * length), low, high,
+                 [&](const int64_t* index, const T* source, int64_t count) {
+                   return job.kernels.add(table, index, source, count, high - low, far);
+                 });
   };
   const int workers = workers_for(n / kWorkerElements, job.threads);
 

@@ -92,8 +92,8 @@ struct Spilled {
 constexpr int kOutOfRange = 1;
 constexpr int kNegative = 2;
 
-// What an ISA level brings for one dtype. But for `look`, indices are in range. Sums are fp64 for
-// fp64, else fp32.
+// What an ISA level brings for one dtype. But for `look`, `add` and `add_exactly`, indices are in
+// range. Sums are fp64 for fp64, else fp32.
 struct ScatterKernels {
   // What there is among n indices that should lie in [low, last].
   int (*look)(const int64_t* index, int64_t n, int64_t low, int64_t last);
@@ -107,17 +107,19 @@ struct ScatterKernels {
 
   // ---- ordered. far: the table does not fit the nearer caches.
   void (*widen)(const void* x, int64_t n, void* sums);
-  void (*add)(void* sums, const int64_t* index, const void* source, int64_t n, bool far);
+  // Adds until an index is not in [0, cells); the number of elements added.
+  int64_t (*add)(void* sums, const int64_t* index, const void* source, int64_t n, int64_t cells,
+                 bool far);
   // All of the table, and the source's dtype: null for those of 16 bits.
   void (*add_patch)(void* sums, const int64_t* index, const void* source, int64_t n,
                     const Patch& patch);
   void (*add_group)(void* sums, const RowGroup& group);
 
   // ---- exact: tables of fp64
-  // Adds until an addition was rounded, which is undone with all of its block of kExactCells. The
-  // number of elements added.
+  // Adds until an index is not in [0, cells) or an addition was rounded, which is undone with all of
+  // its block of kExactCells. The number of elements added.
   int64_t (*add_exactly)(double* high, const int64_t* index, const void* source, int64_t n,
-                         bool far);
+                         int64_t cells, bool far);
   // Adds to unevaluated sums high + low; what these do not hold exactly is spilled. The number of
   // elements spilled.
   int64_t (*add_pairs)(double* high, double* low, const int64_t* index, const void* source,

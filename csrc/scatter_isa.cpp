@@ -58,7 +58,7 @@ NDP_INLINE const float* in_sums(const T* x, int64_t n, float* room) {
   return in_floats(x, n, room);
 }
 
-// What is read, brought into range and added at a time.
+// What is converted and added at a time.
 constexpr int64_t kBlock = 1024;
 
 int look(const int64_t* index, int64_t n, int64_t low, int64_t last) {
@@ -131,40 +131,57 @@ void widen(const void* data, int64_t n, void* to) {
   if (read != sums) std::memcpy(sums, read, n * sizeof *sums);
 }
 
-// Calls step(j) for j < n; there are `known` indices. Cells of a far table are asked for in time.
-template <class Cell, class Step>
-NDP_INLINE void for_cells(const Cell* table, const int64_t* index, int64_t n, int64_t known,
-                          bool far, const Step& step) {
-  constexpr int64_t kEarly = 64;
-  // The indices of the next block are looked at in one go: they should be there by then.
-  constexpr int64_t kLine = 64 / sizeof *index;
+// Calls step(j) for j < n while index[j] lies in [0, cells); how many did. There are `known` indices.
+// The stream of indices and that of `source` are fetched ahead, and the cells of a far table.
+template <bool kFar, class Cell, class T, class Step>
+NDP_INLINE int64_t for_cells(const Cell* table, const int64_t* index, const T* source, int64_t n,
+                             int64_t known, int64_t cells, const Step& step) {
+  constexpr int64_t kAhead = kFar ? 256 : 512, kEarly = 64, kLine = 64 / sizeof *index;
+  const auto one = [&](int64_t j) __attribute__((always_inline)) {
+    if (static_cast<uint64_t>(index[j]) >= static_cast<uint64_t>(cells)) return false;
+    // Not looked at yet: no place that may be reckoned with as a pointer.
+    if (kFar && j + kEarly < known)
+      __builtin_prefetch(reinterpret_cast<const void*>(
+                             reinterpret_cast<uintptr_t>(table) +
+                             static_cast<uintptr_t>(index[j + kEarly]) * sizeof(Cell)),
+                         1);
+    step(j);
+    return true;
+  };
   int64_t j = 0;
   for (; j + kLine <= n; j += kLine) {
-    __builtin_prefetch(index + j + kBlock);
+    __builtin_prefetch(index + j + kAhead);
+    if (j * sizeof(T) % 64 == 0) __builtin_prefetch(source + j + kAhead);
 #pragma GCC unroll 8
-    for (int64_t k = j; k < j + kLine; ++k) {
-      if (far && k + kEarly < known) __builtin_prefetch(table + index[k + kEarly], 1);
-      step(k);
-    }
+    for (int64_t k = 0; k < kLine; ++k)
+      if (!one(j + k)) return j + k;
   }
-  for (; j < n; ++j) step(j);
+  for (; j < n; ++j)
+    if (!one(j)) return j;
+  return n;
 }
 
-template <class T>
-void add(void* to, const int64_t* index, const void* data, int64_t n, bool far) {
-  auto* __restrict sums = static_cast<SumOf<T>*>(to);
-  const T* source = static_cast<const T*>(data);
+template <class T, bool kFar>
+NDP_INLINE int64_t add_all(SumOf<T>* __restrict sums, const int64_t* index, const T* source,
+                           int64_t n, int64_t cells) {
   SumOf<T> room[kBlock];
   for (int64_t i = 0; i < n; i += kBlock) {
     const int64_t count = n - i < kBlock ? n - i : kBlock;
-    const auto* x = in_sums(source + i, count, room);
     const int64_t* at = index + i;
+    const auto* x = in_sums(source + i, count, room);
     const auto step = [&](int64_t j) __attribute__((always_inline)) { sums[at[j]] += x[j]; };
-    if (far)
-      for_cells(sums, at, count, n - i, true, step);
-    else
-      for_cells(sums, at, count, n - i, false, step);
+    const int64_t added = for_cells<kFar>(sums, at, source + i, count, n - i, cells, step);
+    if (added < count) return i + added;
   }
+  return n;
+}
+
+template <class T>
+int64_t add(void* to, const int64_t* index, const void* data, int64_t n, int64_t cells, bool far) {
+  auto* sums = static_cast<SumOf<T>*>(to);
+  const T* source = static_cast<const T*>(data);
+  return far ? add_all<T, true>(sums, index, source, n, cells)
+             : add_all<T, false>(sums, index, source, n, cells);
 }
 
 // Rows to look ahead: they lie anywhere, and the prefetcher cannot know.
@@ -219,115 +236,11 @@ void add_group(void* to, const RowGroup& group) {
   }
 }
 
-// ---- exact
+}  // namespace
 
-template <class T>
-int64_t add_exactly(double* high, const int64_t* index, const void* data, int64_t n, bool far) {
-  const T* source = static_cast<const T*>(data);
-  double before[kExactCells], room[kExactCells];
-  for (int64_t i = 0; i < n; i += kExactCells) {
-    const int64_t count = n - i < kExactCells ? n - i : kExactCells;
-    const int64_t* at = index + i;
-    const double* x = in_doubles(source + i, count, room);
-    const auto step = [&](int64_t j) __attribute__((always_inline)) {
-      double& cell = high[at[j]];
-      before[j] = cell;
-      cell += x[j];
-    };
-    clear_inexact();
-    if (far)
-      for_cells(high, at, count, n - i, true, step);
-    else
-      for_cells(high, at, count, n - i, false, step);
-    if (inexact_after(high)) {
-      for (int64_t j = count - 1; j >= 0; --j) high[at[j]] = before[j];
-      return i;
-    }
-  }
-  return n;
-}
+#include "scatter_exact_lanes.hpp"
 
-// high + low + x, with the error of the first addition found (Knuth) and put into the second, which
-// is checked: it was exact where the sum less either operand gives the other. A Number is a double
-// or a vector of them.
-template <class Number>
-struct Pair {
-  Number high, low, error;
-
-  NDP_INLINE Pair(Number to_high, Number to_low, Number x) {
-    high = to_high + x;
-    const Number of_x = high - to_high;
-    error = (to_high - (high - of_x)) + (x - of_x);
-    low = to_low + error;
-  }
-};
-
-template <class T>
-int64_t add_pairs(double* high, double* low, const int64_t* index, const void* data, int64_t n,
-                  Spilled* spilled) {
-  const T* source = static_cast<const T*>(data);
-  int64_t count = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    const double x = value(source[i]);
-    const int64_t at = index[i];
-    const Pair<double> sum(high[at], low[at], x);
-    // Of an infinity or a NaN, come or become, nothing compares equal.
-    if (sum.low - low[at] == sum.error && sum.low - sum.error == low[at]) {
-      high[at] = sum.high;
-      low[at] = sum.low;
-    } else {
-      spilled[count].cell = at;
-      spilled[count++].x = x;
-    }
-  }
-  return count;
-}
-
-template <class T>
-NDP_INLINE Doubles some_doubles(const T* x, int64_t n) {
-  if (n >= kDoubles) return doubles(x);
-  T padded[kDoubles] = {};
-  std::memcpy(padded, x, n * sizeof(T));
-  return doubles(padded);
-}
-
-// Columns beyond the width are added to as well, in whatever order; nobody looks at them.
-template <class T>
-void add_group_exactly(double* high, double* low, uint64_t* bad, const RowGroup& group,
-                       bool inexact_is_kept) {
-  constexpr int64_t kRows = 32;  // checked at a time
-  double before[kRowWidth];
-  const size_t bytes = (group.width + 7) / 8 * 8 * sizeof *before;
-  for (int64_t first = 0; first < group.count; first += kRows) {
-    const int64_t end = group.count - first < kRows ? group.count : first + kRows;
-    if (sizeof(T) < sizeof(double) && inexact_is_kept) {
-      std::memcpy(before, high, bytes);
-      clear_inexact();
-      for (int64_t k = first; k < end; ++k) {
-        const T* x = row_of<T>(group, k);
-        for (int64_t c = 0; c < group.width; c += kDoubles) {
-          const Doubles sum = load<Doubles>(high + c) + some_doubles(x + c, group.width - c);
-          std::memcpy(high + c, &sum, sizeof sum);
-        }
-      }
-      if (!inexact_after(high)) continue;
-      std::memcpy(high, before, bytes);
-    }
-    for (int64_t k = first; k < end; ++k) {
-      const T* x = row_of<T>(group, k);
-      for (int64_t c = 0; c < group.width; c += kDoubles) {
-        const Doubles to_low = load<Doubles>(low + c);
-        const Pair<Doubles> sum(load<Doubles>(high + c), to_low,
-                                some_doubles(x + c, group.width - c));
-        const Words wrong = (Words)(sum.low - to_low != sum.error) |
-                            (Words)(sum.low - sum.error != to_low) | load<Words>(bad + c);
-        std::memcpy(high + c, &sum.high, sizeof sum.high);
-        std::memcpy(low + c, &sum.low, sizeof sum.low);
-        std::memcpy(bad + c, &wrong, sizeof wrong);
-      }
-    }
-  }
-}
+namespace {
 
 // ---- fixed_point
 

@@ -7,10 +7,9 @@
 #include <type_traits>
 #include <vector>
 
-#include "float_mode.hpp"
 #include "narrow.hpp"
-#include "parallel.hpp"
 #include "scatter.hpp"
+#include "workers.hpp"
 
 namespace ndp::scattering {
 
@@ -99,24 +98,16 @@ void round_all(const typename Element<T>::Sum* sums, T* out, int64_t count) {
   for (int64_t i = 0; i < count; ++i) out[i] = rounded<T>(sums[i]);
 }
 
-inline int workers_for(int64_t tasks, int threads) {
-  return static_cast<int>(std::clamp<int64_t>(tasks, 1, threads));
-}
-
-// body(worker, task) for every task < tasks, in the default floating-point mode; workers take tasks
-// as they come free.
-template <class Body>
-void each_task(int64_t tasks, int workers, const Body& body) {
-  std::atomic<int64_t> next{0};
-  parallel_run(static_cast<int>(std::min<int64_t>(workers, tasks)), [&](int worker) {
-    const DefaultFloatMode mode;
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-      body(worker, task);
-  });
-}
-
 // Elements that are worth a thread of their own.
 constexpr int64_t kWorkerElements = 16384;
+
+// Elements that a worker adds to a table of its own at a time, in `exact` and `fixed_point`; such a
+// table must be worth its making.
+constexpr int64_t kPiece = 65536;
+
+inline int table_workers(int64_t n, int64_t cells, int threads) {
+  return workers_for(n / std::max(cells, kWorkerElements), threads);
+}
 
 // A table of more bytes lies outside of the nearer caches.
 constexpr int64_t kFarBytes = 1 << 19;
@@ -151,16 +142,19 @@ class Scattering {
   int64_t elements() const { return job.n * job.columns; }
 
   // body(index, position, count) for blocks of the indices [first, end), up to the block with the
-  // first bad one, which is noted.
+  // first bad one, which is noted. Whether there was none.
   template <class Body>
-  void each_block(int64_t first, int64_t end, const Body& body) {
+  bool each_block(int64_t first, int64_t end, const Body& body) {
     const int64_t high = job.grid.size > 0 ? job.grid.size : job.destinations;
     const int64_t low = job.wrap ? -high : 0;
     for (int64_t i = first; i < end; i += kBlock) {
       const int64_t* index = job.index + i;
       const int64_t count = std::min(kBlock, end - i);
       const int seen = kernels.look(index, count, low, high - 1);
-      if (seen & kOutOfRange) return note_bad(i + check_indices(index, count, low, high, nullptr));
+      if (seen & kOutOfRange) {
+        note_bad(i + check_indices(index, count, low, high, nullptr));
+        return false;
+      }
       int64_t wrapped[kBlock];
       if (seen & kNegative) {
         check_indices(index, count, low, high, wrapped);
@@ -172,20 +166,40 @@ class Scattering {
       }
       body(index, i, count);
     }
+    return true;
   }
 
   // body(index, source, count), columns being 1: the elements with indices in [low, high), which
   // count from low.
   template <class Body>
-  void each_block(int64_t first, int64_t end, int64_t low, int64_t high, const Body& body) {
-    const bool all = low == 0 && high == job.destinations;
-    each_block(first, end, [&](const int64_t* index, int64_t position, int64_t count) {
-      if (all) return body(index, source(position), count);
+  bool each_block(int64_t first, int64_t end, int64_t low, int64_t high, const Body& body) {
+    return each_block(first, end, [&](const int64_t* index, int64_t position, int64_t count) {
+      if (is_all(low, high)) {
+        body(index, source(position), count);
+        return;
+      }
       int64_t kept_index[kBlock + 8];
       T kept[kBlock + 8];
       body(kept_index, kept, kernels.keep_between(index, source(position), count, low, high,
                                                   kept_index, kept));
     });
+  }
+
+  // The same where the body looks at the indices itself: it is given all of them at once, and takes
+  // those up to the first that is not in range, or fewer; their number. After that it is given one
+  // block as above, all of which it takes.
+  template <class Body>
+  void each_run(int64_t first, int64_t end, int64_t low, int64_t high, const Body& body) {
+    if (job.grid.size > 0 || !is_all(low, high)) {
+      each_block(first, end, low, high, body);
+      return;
+    }
+    while (first < end) {
+      first += body(job.index + first, source(first), end - first);
+      const int64_t next = std::min(end, first + kBlock);
+      if (!each_block(first, next, low, high, body)) return;
+      first = next;
+    }
   }
 
   // The position of the first bad index that any worker met, or -1.
@@ -194,6 +208,8 @@ class Scattering {
  private:
   static constexpr int64_t kNone = INT64_MAX;
   static constexpr int64_t kBlock = 1024;
+
+  bool is_all(int64_t low, int64_t high) const { return low == 0 && high == job.destinations; }
 
   void note_bad(int64_t position) {
     int64_t seen = bad_;

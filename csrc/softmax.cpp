@@ -10,6 +10,7 @@
 #include "exp_log.hpp"
 #include "isa.hpp"
 #include "levels.hpp"
+#include "pages.hpp"
 #include "rows.hpp"
 
 namespace ndp {
@@ -30,7 +31,7 @@ void each_rows(Dtype dtype, int64_t rows, int64_t columns, int threads, const Bo
   if (rows == 0 || columns == 0) return;
   const int64_t piece = rows_at_a_time(columns);
   const int team = row_workers((rows + piece - 1) / piece, rows * columns, threads);
-  each_part(rows, piece, team, [&](int, int64_t first, int64_t count) {
+  share_out(rows, piece, team, [&](int, int64_t first, int64_t count) {
     std::vector<double> scratch(kScratchRows * padded(columns) * computed_bytes(dtype) / 8);
     body(first, count, scratch.data());
   });
@@ -58,26 +59,6 @@ struct Values {
     for (int64_t i = 0; i < n; ++i) deposit(acc, x[i]);
   }
 };
-
-// The quotient by n, cut off below the lowest digit; what is cut off leaves the lowest bit set,
-// which is far below any format's, so that the rounding to come is that of the quotient itself.
-void divide(Superacc& acc, uint64_t n) {
-  carry(acc);
-  const bool negative = acc.digit[kDigits - 1] < 0;
-  if (negative) {
-    for (int64_t& digit : acc.digit) digit = -digit;
-    carry(acc);
-  }
-  unsigned __int128 rest = 0;
-  for (int i = kDigits - 1; i >= 0; --i) {
-    rest = rest << 32 | static_cast<uint64_t>(acc.digit[i]);
-    acc.digit[i] = static_cast<int64_t>(rest / n);
-    rest %= n;
-  }
-  if (rest != 0) acc.digit[0] |= 1;
-  if (negative)
-    for (int64_t& digit : acc.digit) digit = -digit;
-}
 
 uint64_t rounded(Dtype dtype, double x) {
   Superacc acc;
@@ -188,8 +169,7 @@ struct Entropy {
       return round_to(sum, row_format(dtype), negative_zero);
     if (job.weighted || counted == 0)
       return rounded(dtype, correctly_rounded(sum, negative_zero) / weights);
-    divide(sum, counted);
-    return round_to(sum, row_format(dtype), negative_zero);
+    return round_quotient(sum, counted, row_format(dtype), negative_zero);
   }
 
   uint64_t reduced(RowsVariant variant, double& weights) const {
@@ -287,6 +267,7 @@ void softmax(Dtype dtype, bool log, const void* x, int64_t rows, int64_t columns
   row_format(dtype);
   const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, x, nullptr, y};
+  want_large_pages(y, rows * columns * element_bytes(dtype));
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax : kernels.softmax)(job, first, count, scratch);
   });
@@ -297,6 +278,7 @@ void softmax_backward(Dtype dtype, bool log, const void* gradient, const void* y
   row_format(dtype);
   const SoftmaxKernels kernels = softmax_kernels(choose_isa(isa), dtype);
   const SoftmaxRows job{rows, columns, y, gradient, dx};
+  want_large_pages(dx, rows * columns * element_bytes(dtype));
   each_rows(dtype, rows, columns, threads, [&](int64_t first, int64_t count, void* scratch) {
     (log ? kernels.log_softmax_backward : kernels.softmax_backward)(job, first, count, scratch);
   });

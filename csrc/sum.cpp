@@ -1,9 +1,7 @@
 // The variants of `sum` on one sequence of elements, and how their results come together.
 #include "sum.hpp"
 
-#include <chrono>
 #include <stdexcept>
-#include <thread>
 
 #include "inexact.hpp"
 #include "levels.hpp"
@@ -37,10 +35,8 @@ bool all_negative_zero(const Job& job) {
 
 uint64_t finish(const Job& job, Superacc& acc) {
   const Format& format = *job.format;
-  const Specials& specials = acc.specials;
-  const bool finite = !specials.nan && !specials.positive_infinity && !specials.negative_infinity;
-  const uint64_t bits = job.task.mean && finite ? round_quotient(acc, job.n, format, false)
-                                                : round_to(acc, format, false);
+  const uint64_t bits = job.task.mean ? round_quotient(acc, job.n, format, false)
+                                      : round_to(acc, format, false);
   return bits == 0 && all_negative_zero(job) ? format.sign : bits;
 }
 
@@ -67,19 +63,13 @@ constexpr int64_t kAtomicBlocksPerWorker = 16;
 template <class Partial>
 uint64_t sum_atomic(const Job& job) {
   const int64_t blocks = (job.n + kAtomicBlock - 1) / kAtomicBlock;
-  const int workers = static_cast<int>(
-      std::clamp<int64_t>(blocks / kAtomicBlocksPerWorker, 1, job.most_workers));
+  const int workers = workers_for(blocks / kAtomicBlocksPerWorker, job.most_workers);
   alignas(std::atomic_ref<Partial>::required_alignment) Partial total = -Partial{0};
-  std::atomic<int> waiting{workers};
+  StartTogether start(workers);
   parallel_run(workers, [&](int worker) {
     const DefaultFloatMode mode;
     const auto buffer = job.buffer(kAtomicBlock);
-    // Start together, as the blocks of a GPU do: else the first could be done before the last came.
-    // Not for longer than starting a thread takes: the last may be waiting for this thread to end.
-    --waiting;
-    const auto patience = std::chrono::steady_clock::now() + std::chrono::microseconds(200);
-    while (waiting.load() > 0 && std::chrono::steady_clock::now() < patience)
-      std::this_thread::yield();
+    start.wait();
     std::atomic_ref<Partial> shared(total);
     // Who comes first decides what is added first: there is no order but that of arrival.
     const int64_t end = blocks * (worker + 1) / workers;
@@ -118,20 +108,17 @@ template <class Partial>
 uint64_t sum_two_pass(const Job& job) {
   const int parts = parts_of(job);
   const std::unique_ptr<Partial[]> partials(new Partial[parts]);
-  std::atomic<int> next{0};
-  parallel_run(job.workers(), [&](int) {
-    const DefaultFloatMode mode;
-    for (int part; (part = next.fetch_add(1, std::memory_order_relaxed)) < parts;) {
-      Job of_part = job;
-      const int64_t first = part_start(job.n, part, parts);
-      of_part.n = part_start(job.n, part + 1, parts) - first;
-      of_part.most_workers = 1;
-      if (job.gather == nullptr)
-        of_part.x += first * job.bytes();
-      else
-        of_part.first += first;
-      partials[part] = sum_chunks<Partial>(of_part, job.kernels->rows.chunks, plus);
-    }
+  each_task(parts, job.workers(), [&](int, int64_t which) {
+    const int part = static_cast<int>(which);
+    Job of_part = job;
+    const int64_t first = part_start(job.n, part, parts);
+    of_part.n = part_start(job.n, part + 1, parts) - first;
+    of_part.most_workers = 1;
+    if (job.gather == nullptr)
+      of_part.x += first * job.bytes();
+    else
+      of_part.first += first;
+    partials[part] = sum_chunks<Partial>(of_part, job.kernels->rows.chunks, plus);
   });
   add_in_rounds(parts, partials.get(), plus);
   return finish(job, partials[0]);

@@ -17,17 +17,6 @@ int column_workers(const Job& job, int64_t columns) {
   return sum_workers(job.n * columns * job.bytes(), job.most_workers);
 }
 
-// body(worker, task) for all tasks; workers take them as they come free.
-template <class Body>
-void each_task(int64_t tasks, int workers, const Body& body) {
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int worker) {
-    const DefaultFloatMode mode;
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;)
-      body(worker, task);
-  });
-}
-
 // Columns that are added together: as many as the kernel takes, but tasks for all workers.
 int64_t tile_width(int64_t columns, int64_t most, int64_t tasks_each, int workers) {
   int64_t width = std::min(columns, most);

@@ -3,19 +3,17 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <vector>
 
-#include "float_mode.hpp"
 #include "formats.hpp"
 #include "gather.hpp"
 #include "inexact.hpp"
 #include "isa.hpp"
-#include "parallel.hpp"
 #include "sum.hpp"
+#include "workers.hpp"
 
 namespace ndp {
 
@@ -32,7 +30,7 @@ constexpr int64_t kWorkerBytes = 256 << 10;
 
 // The threads that `bytes` are work for.
 inline int sum_workers(int64_t bytes, int threads) {
-  return static_cast<int>(std::clamp<int64_t>(bytes / kWorkerBytes, 1, threads));
+  return workers_for(bytes / kWorkerBytes, threads);
 }
 
 struct Job {
@@ -77,26 +75,11 @@ struct Job {
 template <class Body>
 void each_piece(const Job& job, int workers, const Body& body) {
   const int64_t piece = job.piece();
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int worker) {
-    const DefaultFloatMode mode;
-    const auto buffer = job.buffer(std::min(piece, job.n));
-    for (;;) {
-      const int64_t first = next.fetch_add(piece, std::memory_order_relaxed);
-      if (first >= job.n) return;
-      const int64_t count = std::min(piece, job.n - first);
+  share_out_to(job.n, piece, workers, [&, piece](int worker) {
+    return [&, worker, buffer = job.buffer(std::min(piece, job.n))](int64_t first, int64_t count) {
       body(worker, job.read(first, count, buffer.get()), first, count);
-    }
+    };
   });
-}
-
-// Neighbours are added in rounds; the last of an odd number waits for the next round.
-template <class Partial, class Add>
-void add_in_rounds(int64_t count, Partial* partials, const Add& add) {
-  for (int64_t left = count; left > 1; left = (left + 1) / 2) {
-    for (int64_t i = 0; i < left / 2; ++i) partials[i] = add(partials[2 * i], partials[2 * i + 1]);
-    if (left % 2 != 0) partials[left / 2] = partials[left - 1];
-  }
 }
 
 bool all_negative_zero(const Job& job);
@@ -128,7 +111,7 @@ inline int64_t part_start(int64_t n, int part, int parts) {
 // The parts of n elements that `two_pass` adds up apart.
 inline int parts_of(const Job& job) {
   const int64_t chunks = (job.n + kSumChunk - 1) / kSumChunk;
-  return static_cast<int>(std::clamp<int64_t>(chunks, 1, job.task.threads));
+  return workers_for(chunks, job.task.threads);
 }
 
 // What a worker of `atomic` adds at a time, less than a chunk.

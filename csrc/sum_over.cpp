@@ -86,14 +86,8 @@ void each_result(const Job& job, int64_t count, int64_t bytes_each, int64_t toge
                  const Body& body) {
   const bool within = bytes_each >= 2 * kWorkerBytes || count == 1;
   const int workers = within ? 1 : sum_workers(count * bytes_each, job.most_workers);
-  std::atomic<int64_t> next{0};
-  parallel_run(workers, [&](int) {
-    const DefaultFloatMode mode;
-    for (;;) {
-      const int64_t first = next.fetch_add(together, std::memory_order_relaxed);
-      if (first >= count) return;
-      body(first, std::min(together, count - first), within ? job.most_workers : 1);
-    }
+  share_out(count, together, workers, [&](int, int64_t first, int64_t some) {
+    body(first, some, within ? job.most_workers : 1);
   });
 }
 

@@ -6,9 +6,7 @@
 #include <new>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "pages.hpp"
 
 namespace ndp {
 
@@ -19,16 +17,13 @@ class Table {
  public:
   Table() = default;
   explicit Table(int64_t count) : size_(count) {
-    constexpr size_t kLargePage = size_t{2} << 20;
     size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
     if (bytes == 0) return;
     const bool large = bytes >= kLargePage;
     if (large) bytes = (bytes + kLargePage - 1) / kLargePage * kLargePage;
     data_ = static_cast<T*>(std::aligned_alloc(large ? kLargePage : 64, bytes));
     if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-    if (large) madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
+    if (large) want_large_pages(data_, bytes);
   }
   Table(Table&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

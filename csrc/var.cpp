@@ -75,11 +75,13 @@ struct InFloats {
     return result;
   }
   Partial mean_of(Partial* sums) const {
-    return add_neighbours(sums, parts.count) / static_cast<Partial>(job.n);
+    add_in_rounds(parts.count, sums);
+    return sums[0] / static_cast<Partial>(job.n);
   }
   void finish(int64_t row, Partial* of_squares, Partial mean) const {
     const int64_t freedom = job.n > job.correction ? job.n - job.correction : 0;
-    const Partial var = add_neighbours(of_squares, parts.count) / static_cast<Partial>(freedom);
+    add_in_rounds(parts.count, of_squares);
+    const Partial var = of_squares[0] / static_cast<Partial>(freedom);
     job.store(row, round_double(var, job.format), round_double(mean, job.format));
   }
 

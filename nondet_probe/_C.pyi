@@ -19,7 +19,17 @@ def ulp_distance(
     dtype: int, a: int, b: int, elements: int, distances: int, isa: str, /
 ) -> None: ...
 
-# nondet_probe.ops
+# nondet_probe.ops: 0 for arguments that do not fit, 1 for those that do, 2 where one requires grad
+class Arguments:
+    def __init__(
+        self,
+        kinds: Sequence[tuple[Sequence[type], Sequence[type]]],
+        tensors: Sequence[type],
+        strided: object,
+        /,
+    ) -> None: ...
+    def look(self, given: tuple[object, ...], /) -> int: ...
+
 def sum(
     variant: str, mean: bool, dtype: int, x: int, n: int, threads: int, isa: str, result: int, /
 ) -> None: ...
@@ -30,7 +40,7 @@ def sum_over(
     x: int,
     shape: Sequence[int],
     strides: Sequence[int],
-    reduced: Sequence[bool],
+    dims: Sequence[int],
     threads: int,
     isa: str,
     results: int,

@@ -42,11 +42,11 @@ def dtype_code(tensor: Tensor) -> int:
 def has_memory(tensor: Tensor) -> bool:
     """Whether all elements lie in memory: autograd has zeros that do not, and storage can be
     shrunk below a tensor that views it."""
-    if tensor.numel() == 0:
+    reach = tensor.numel()
+    if reach == 0:
         return True
     if tensor.data_ptr() == 0:
         return False
-    reach = tensor.numel()
     if not tensor.is_contiguous():
         steps = zip(tensor.shape, tensor.stride(), strict=True)
         reach = 1 + sum((size - 1) * stride for size, stride in steps)

@@ -7,6 +7,7 @@ documented way to see every op.
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._ops import OpOverload
+from torch.autograd import forward_ad as _forward_mode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -23,6 +25,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "calls_are_watched",
     "cpu_overloads",
     "current_autograd_node",
     "forward_mode_is_on",
@@ -45,6 +48,21 @@ _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 
+def _always() -> bool:
+    return True
+
+
+# Each tells whether something is on that may watch calls: a dispatch mode, a mode of
+# `__torch_function__`, a transform of torch.func, torch.jit.trace, a profiler. Without one of them
+# every call of an op goes through the dispatcher, which takes some microseconds.
+_dispatch_modes_on = getattr(torch._C, "_len_torch_dispatch_stack", _always)
+_function_modes_on = getattr(torch._C, "_is_torch_function_mode_enabled", _always)
+_transforms_on = _transforms_active or _always
+_tracer_on = getattr(torch._C, "_is_tracing", _always)
+_profiler_on = getattr(torch.autograd, "_profiler_enabled", _always)
+_intercepted: Counter[str] = Counter()
+
+
 def current_autograd_node() -> Any | None:
     """The autograd node whose backward runs on this thread; None outside of a backward pass.
 
@@ -56,12 +74,28 @@ def current_autograd_node() -> Any | None:
 
 def forward_mode_is_on() -> bool:
     """Whether a dual level of forward-mode differentiation is open, or it cannot be told."""
-    return getattr(torch.autograd.forward_ad, "_current_level", 0) >= 0
+    return getattr(_forward_mode, "_current_level", 0) >= 0
 
 
 def transforms_are_on() -> bool:
     """Whether a transform of torch.func (grad, vmap, ...) is at work, or it cannot be told."""
     return _transforms_active is None or bool(_transforms_active())
+
+
+def calls_are_watched(name: str) -> bool:
+    """Whether anything but autograd in reverse mode may see a call of an overload with plain
+    tensors: a mode of either kind, a transform of torch.func, forward mode, a tracer, a profiler or
+    an `Interception`; or it cannot be told."""
+    watched: bool = (
+        _dispatch_modes_on()
+        or _function_modes_on()
+        or _transforms_on()
+        or _tracer_on()
+        or _profiler_on()
+        or forward_mode_is_on()
+        or name in _intercepted
+    )
+    return watched
 
 
 def last_sequence_number() -> int | None:
@@ -117,7 +151,10 @@ _CPU = torch._C.DispatchKey.CPU
 # The key just above the kernels of a device and below autograd, modes and autocast, through which
 # every call passes. A kernel put there can be taken away again; those of the devices stay in place.
 _GATE = "BackendSelect"
-_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect)
+# Not the key that is on while torch.compile traces: kernels are looked up in Python then.
+_BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect).remove(
+    torch._C.DispatchKey.PythonDispatcher
+)
 _has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
@@ -165,18 +202,56 @@ def _below_gate(name: str) -> Callable[..., Any]:
     """function(key, *args, **kwargs): an overload's kernel for a dispatch key.
 
     Both ways let the interpreter lock go; calling a kernel of `torch.library.get_kernel` does not.
-    The first also takes for a tensor the number that Python is handed where C++ made one of a
-    number, but crashes for a kernel that is not the key's own.
+    The first crashes for a kernel that is not the key's own.
     """
     overload = _overload(name)
     at_key, redispatch = overload._op_dk, overload._handle.redispatch_boxed
-    if _has_kernel(name, "CPU"):
-        return lambda key, *args, **kwargs: (
-            at_key(key, *args, **kwargs)
-            if key == _CPU
-            else redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
-        )
-    return lambda key, *args, **kwargs: redispatch(torch._C.DispatchKeySet(key), *args, **kwargs)
+    arguments = overload._schema.arguments
+    places = [place for place, given in enumerate(arguments) if str(given.type) == "Tensor"]
+
+    def below(key: Any, *args: Any, **kwargs: Any) -> Any:
+        given = _with_tensors(args, places, computed=key == _CPU)
+        return redispatch(torch._C.DispatchKeySet(key), *given, **kwargs)
+
+    if not _has_kernel(name, "CPU"):
+        return below
+
+    def at(key: Any, *args: Any, **kwargs: Any) -> Any:
+        if key != _CPU:
+            return below(key, *args, **kwargs)
+        try:
+            return at_key(key, *args, **kwargs)
+        except RuntimeError:
+            given = _with_tensors(args, places)
+            if given is args:
+                raise
+        # Nothing has run: it takes numbers for the tensors of the four basic operations only.
+        return at_key(key, *given, **kwargs)
+
+    return at
+
+
+def _with_tensors(
+    args: tuple[Any, ...], places: list[int], computed: bool = True
+) -> tuple[Any, ...]:
+    """Where C++ made a tensor of a number, of which Python is handed the number, a tensor again;
+    `args` itself where there is none. The result has the dtype that it has with the number.
+
+    computed: the value counts, so it is not rounded to the dtype of the others; else what looks at
+    dtypes alone may want the same one for all.
+    """
+    found = [n for n in places if n < len(args) and isinstance(args[n], int | float | complex)]
+    if not found:
+        return args
+    dtypes = [x.dtype for x in args if isinstance(x, torch.Tensor)]
+    floats = [dtype for dtype in dtypes if dtype.is_floating_point]
+    given = list(args)
+    for place in found:
+        dtype = None
+        if floats and not isinstance(given[place], complex):
+            dtype = torch.float64 if computed else floats[0]
+        given[place] = torch.tensor(given[place], dtype=dtype)
+    return tuple(given)
 
 
 class Interception:
@@ -184,6 +259,7 @@ class Interception:
 
     def __init__(self) -> None:
         self._libraries: dict[str, Any] = {}
+        self._names: list[str] = []
 
     def put(self, name: str, make: Callable[[Callable[..., Any]], Any]) -> None:
         """From now on `make(original)` answers calls of overload `name` on dense CPU tensors;
@@ -217,9 +293,16 @@ class Interception:
         if namespace not in self._libraries:
             self._libraries[namespace] = torch._C._dispatch_library("IMPL", namespace, "")
         self._libraries[namespace].impl(rest, _GATE, kernel, True)
+        self._names.append(name)
+        _intercepted[name] += 1
 
     def remove(self) -> None:
         """Every kernel as it was before."""
         for library in self._libraries.values():
             library.reset()
         self._libraries.clear()
+        for name in self._names:
+            _intercepted[name] -= 1
+            if not _intercepted[name]:
+                del _intercepted[name]
+        self._names.clear()

@@ -1,4 +1,4 @@
-"""ATen overloads that an op of this library can answer, and how its arguments are passed on."""
+"""ATen overloads that an op of this library can answer, and what answers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from nondet_probe import ops
+from nondet_probe.mitigate import relatives_losses as losses
+from nondet_probe.mitigate import relatives_rows as rows
+from nondet_probe.mitigate import relatives_scatter as scatter
+from nondet_probe.mitigate import relatives_sums as sums
 from nondet_probe.ops.registry import Guarantee, Variant, variants
 
 __all__ = ["FAMILY", "Relative", "weakest"]
@@ -16,11 +20,28 @@ __all__ = ["FAMILY", "Relative", "weakest"]
 
 @dataclass(frozen=True)
 class Relative:
-    """op: its name in the registry. call(variant, *args, **kwargs) takes ATen's arguments and gives
-    ATen's result, or NotImplemented for what the op does not take."""
+    """op: its name in the registry. call(variant, original, *args, **kwargs) takes the overload as
+    it was and ATen's arguments, and gives ATen's result, or NotImplemented, TypeError, ValueError
+    or IndexError for what the op does not take.
+
+    most: what the result has at most, whatever the variant: of what is computed beside the op.
+    least, least_short: elements of the first operand, in 16 bits the second, from which the op is
+        no slower than torch's kernel on one thread. Where that is as good, smaller operands go
+        there: below some 32,768 elements torch uses one thread anyway.
+    """
 
     op: str
     call: Callable[..., Any]
+    most: Guarantee = Guarantee.CORRECTLY_ROUNDED
+    least: int = 0
+    least_short: int | None = None
+
+    def pays(self, x: Any) -> bool:
+        """Whether the first operand is large enough."""
+        least = self.least
+        if self.least_short is not None and x.dtype in (torch.bfloat16, torch.float16):
+            least = self.least_short
+        return bool(x.numel() >= least)
 
 
 def weakest(op: str, guarantee: Guarantee) -> Variant | None:
@@ -29,80 +50,48 @@ def weakest(op: str, guarantee: Guarantee) -> Variant | None:
     return min(enough, key=lambda variant: variant.guarantee, default=None)
 
 
-def _whole(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    def call(variant: str, x: Tensor, *, dtype: Any = None) -> Any:
-        return NotImplemented if dtype not in (None, x.dtype) else function(x, variant=variant)
-
-    return _if_taken(call)
-
-
-def _over_dims(function: Callable[..., Tensor]) -> Callable[..., Any]:
-    def call(
-        variant: str, x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
-    ) -> Any:
-        if dtype not in (None, x.dtype):
-            return NotImplemented
-        # For ATen no dimension is every dimension.
-        return function(x, dim if dim or dim == 0 else None, keepdim, variant=variant)
-
-    return _if_taken(call)
-
-
-def _index_put(
-    variant: str, x: Tensor, indices: Any, values: Tensor, accumulate: bool = False
-) -> Any:
-    if not accumulate:
-        return NotImplemented
-    return ops.index_put(x, indices, values, variant=variant)
-
-
-def _index_put_in_place(
-    variant: str,
-    x: Tensor,
-    indices: Any,
-    values: Tensor,
-    accumulate: bool = False,
-    unsafe: bool = False,
-) -> Any:
-    result = _index_put(variant, x, indices, values, accumulate)
-    return result if result is NotImplemented else x.copy_(result)
-
-
-def _index_add(
-    variant: str, x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1
-) -> Any:
-    return ops.index_add(x, dim, index, source, alpha=alpha, variant=variant)
-
-
-def _scatter_add(variant: str, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Any:
-    return ops.scatter_add(x, dim, index, src, variant=variant)
-
-
-def _dot(variant: str, a: Tensor, b: Tensor) -> Any:
-    return ops.dot(a, b, variant=variant)
-
-
-def _if_taken(call: Callable[..., Any]) -> Callable[..., Any]:
-    """What the op refuses (a dtype, a layout, an index out of range) is torch's to answer."""
-
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return call(*args, **kwargs)
-        except (TypeError, ValueError, IndexError):
-            return NotImplemented
-
-    return guarded
-
+_LAUNCH = Guarantee.LAUNCH_INVARIANT
+_ORDER = Guarantee.ORDER_INVARIANT
+_THREADS = 1 << 15  # elements from which torch uses threads
 
 FAMILY: dict[str, Relative] = {
-    "aten::sum": Relative("sum", _whole(ops.sum)),
-    "aten::sum.dim_IntList": Relative("sum", _over_dims(ops.sum)),
-    "aten::mean": Relative("mean", _whole(ops.mean)),
-    "aten::mean.dim": Relative("mean", _over_dims(ops.mean)),
-    "aten::dot": Relative("dot", _if_taken(_dot)),
-    "aten::index_put": Relative("index_put", _if_taken(_index_put)),
-    "aten::_index_put_impl_": Relative("index_put", _if_taken(_index_put_in_place)),
-    "aten::index_add": Relative("index_add", _if_taken(_index_add)),
-    "aten::scatter_add": Relative("scatter_add", _if_taken(_scatter_add)),
+    "aten::sum": Relative("sum", sums.whole(ops.sum), least=_THREADS),
+    "aten::sum.dim_IntList": Relative("sum", sums.over_dims(ops.sum), least=_THREADS),
+    "aten::mean": Relative("mean", sums.whole(ops.mean), least=_THREADS),
+    "aten::mean.dim": Relative("mean", sums.over_dims(ops.mean), least=_THREADS),
+    "aten::dot": Relative("dot", sums.dot),
+    "aten::cumsum": Relative("cumsum", sums.cumsum),
+    "aten::cumsum_": Relative("cumsum", scatter.in_place(sums.cumsum)),
+    "aten::var.correction": Relative("var", sums.var, least=_THREADS),
+    "aten::var_mean.correction": Relative("var", sums.var_mean, least=_THREADS),
+    # The root of a rounded variance is rounded again.
+    "aten::std.correction": Relative("var", sums.std, _ORDER, _THREADS),
+    "aten::std_mean.correction": Relative("var", sums.std_mean, _ORDER, _THREADS),
+    "aten::linalg_vector_norm": Relative("norm", sums.vector_norm, least=1 << 19),
+    "aten::index_put": Relative("index_put", scatter.index_put),
+    "aten::index_put_": Relative("index_put", scatter.in_place(scatter.index_put)),
+    "aten::_index_put_impl_": Relative("index_put", scatter.in_place(scatter.index_put)),
+    "aten::index_add": Relative("index_add", scatter.index_add),
+    "aten::index_add_": Relative("index_add", scatter.in_place(scatter.index_add)),
+    "aten::scatter_add": Relative("scatter_add", scatter.scatter_add),
+    "aten::scatter_add_": Relative("scatter_add", scatter.in_place(scatter.scatter_add)),
+    "aten::embedding_dense_backward": Relative("embedding", scatter.embedding_dense_backward),
+    "aten::bincount": Relative("bincount", scatter.bincount),
+    "aten::histogram.bin_ct": Relative("histogram", scatter.histogram, least=_THREADS),
+    # Of what belongs to a row the ops have one order.
+    "aten::_softmax": Relative("softmax", rows.softmax, _LAUNCH, 1 << 21),
+    "aten::_softmax_backward_data": Relative("softmax", rows.softmax_backward, _LAUNCH, 1 << 21),
+    "aten::native_layer_norm_backward": Relative(
+        "layer_norm", rows.layer_norm_backward, _LAUNCH, 1 << 21, 1 << 18
+    ),
+    # The losses of the elements are rounded before they are added.
+    "aten::mse_loss": Relative("mean", losses.elementwise_loss, _ORDER, 1 << 20),
+    "aten::smooth_l1_loss": Relative("mean", losses.elementwise_loss, _ORDER, 1 << 20),
+    "aten::huber_loss": Relative("mean", losses.elementwise_loss, _ORDER, 1 << 22),
+    "aten::binary_cross_entropy": Relative("mean", losses.cross_entropy_of_two, _ORDER, 1 << 20),
+    "aten::binary_cross_entropy_with_logits": Relative(
+        "mean", losses.cross_entropy_of_logits, _ORDER, _THREADS
+    ),
+    "aten::nll_loss_forward": Relative("mean", losses.nll_loss),
 }
-"""Overload to relative. A new op of the library needs a function here and a line."""
+"""Overload to relative. A new op of the library needs a function and a line."""

@@ -2,7 +2,7 @@
 
 The table is `thread_sweep.json`, written by tests/mitigate/sweep.py for each version of torch. An
 overload stands for those of the same operator that write in place or to an output: they share its
-kernel.
+kernel. Calls that could not be compared are in the table's `not_measured` and count for nothing.
 """
 
 from __future__ import annotations

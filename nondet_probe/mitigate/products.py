@@ -1,8 +1,9 @@
 """Matrix products in slices that depend on the shape alone, each on one thread.
 
 The bits of a product of MKL's depend on the number of threads, which decides how it is cut. Cut by
-us, every slice is one call on one thread, and it does not matter which thread makes it. Products of
-other dtypes than float32 and float64 (they go to oneDNN) run on one thread.
+us, every slice is one call on one thread, and it does not matter which thread makes it. float16,
+for which most processors have no products, is multiplied and added in float32 and rounded once.
+bfloat16 goes to oneDNN, on one thread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from nondet_probe.mitigate.via_c import on_one_thread, product
 
-__all__ = ["PRODUCTS", "left_to_blas"]
+__all__ = ["PRODUCTS", "goes_to_blas"]
 
 Original = Callable[..., Any]
 _DTYPES = (torch.float32, torch.float64)
@@ -35,9 +36,26 @@ def _taken(*operands: Tensor) -> bool:
     )
 
 
-def left_to_blas(*operands: Tensor) -> bool:
+def goes_to_blas(*operands: Tensor) -> bool:
     """Whether torch gives this product to MKL."""
     return operands[0].dtype in _DTYPES
+
+
+def _by_way_of_float32(sliced: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for float16 too, where torch has no fast product of its own."""
+
+    def run(original: Original, *operands: Tensor, **scales: Any) -> Any:
+        if not all(x.dtype is torch.float16 for x in operands):
+            return sliced(original, *operands, **scales)
+
+        def narrow(*wide: Tensor, **scales: Any) -> Any:
+            """For what cannot be cut into slices."""
+            return original(*operands, **scales)
+
+        result = sliced(narrow, *(x.float() for x in operands), **scales)
+        return result.to(torch.float16)
+
+    return run
 
 
 def _mm(original: Original, a: Tensor, b: Tensor) -> Any:
@@ -92,9 +110,9 @@ def _start(x: Tensor, shape: tuple[int, ...], beta: Any) -> Tensor | None:
 
 
 PRODUCTS: dict[str, Callable[..., Any]] = {
-    "aten::mm": _mm,
-    "aten::bmm": _bmm,
-    "aten::addmm": _addmm,
-    "aten::baddbmm": _baddbmm,
+    "aten::mm": _by_way_of_float32(_mm),
+    "aten::bmm": _by_way_of_float32(_bmm),
+    "aten::addmm": _by_way_of_float32(_addmm),
+    "aten::baddbmm": _by_way_of_float32(_baddbmm),
 }
 """Overload to function(original, *args, **kwargs)."""

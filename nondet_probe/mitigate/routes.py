@@ -1,7 +1,8 @@
 """Which way each overload goes under a guarantee.
 
-In this order: an op of the family, in the weakest variant that is enough; a product or convolution
-in slices; one thread for what a sweep saw vary; a count of its calls for what no sweep measured.
+In this order: an op of the family, in the weakest variant that is enough, where it is worth it; a
+product or convolution in slices; an elementwise overload in pieces; one thread for what else a
+sweep saw vary; a count of its calls for what no sweep measured.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from nondet_probe.env.torch_private import is_pointwise
 from nondet_probe.mitigate.convolution import convolution, convolution_backward
 from nondet_probe.mitigate.family import FAMILY, Relative, weakest
 from nondet_probe.mitigate.measured import Kind, finding, kinds, operator
 from nondet_probe.mitigate.pointwise import pointwise
-from nondet_probe.mitigate.products import PRODUCTS, left_to_blas
+from nondet_probe.mitigate.products import PRODUCTS, goes_to_blas
 from nondet_probe.mitigate.via_c import on_one_thread
 from nondet_probe.ops.registry import Guarantee
 
@@ -68,7 +71,8 @@ _ADDING = {
         "native_batch_norm", "native_batch_norm_backward", "native_group_norm",
         "native_group_norm_backward", "native_layer_norm", "native_layer_norm_backward",
         "nll_loss_backward", "nll_loss_forward", "norm", "prod", "scatter_add", "scatter_reduce",
-        "segment_reduce", "std", "std_mean", "sum", "trace", "var", "var_mean", "vdot",
+        "segment_reduce", "soft_margin_loss", "std", "std_mean", "sum", "trace", "var", "var_mean",
+        "vdot",
     )
 }  # fmt: skip
 
@@ -77,15 +81,17 @@ _CONVOLUTIONS: dict[str, Callable[..., Any]] = {
     "aten::convolution": convolution,
     "aten::convolution_backward": convolution_backward,
 }
+# Elementwise like those that torch tags so.
+_ELEMENTWISE = {"aten::elu_backward", "aten::mish_backward", "aten::softplus_backward"}
 # Neither arithmetic nor threads that could change a bit; or the inside of one that is measured.
 _NO_ARITHMETIC = {
     f"aten::{name}"
     for name in (
         "_convolution", "_local_scalar_dense", "_reshape_copy", "_slow_conv2d_backward",
         "_slow_conv2d_forward", "_to_copy", "_unsafe_view", "all", "any", "arange", "as_strided",
-        "copy", "empty_like", "equal", "eye", "fill", "full_like", "is_same_size", "isfinite",
-        "isnan", "item", "mkldnn_convolution", "new_empty", "new_empty_strided", "nonzero",
-        "ones_like", "requires_grad", "resize", "set", "set_data", "zero", "zeros_like",
+        "copy", "detach", "empty_like", "equal", "eye", "fill", "full_like", "is_same_size",
+        "isfinite", "isnan", "item", "mkldnn_convolution", "new_empty", "new_empty_strided",
+        "nonzero", "ones_like", "requires_grad", "resize", "set", "set_data", "zero", "zeros_like",
     )
 }  # fmt: skip
 
@@ -120,16 +126,23 @@ def routes(
 
 
 def _route(name: str, guarantee: Guarantee, strict: bool) -> Route | None:
-    if name in FAMILY and (guarantee is Guarantee.NONE or not _torch_is_enough(name, guarantee)):
-        variant = weakest(FAMILY[name].op, guarantee)
-        if variant is not None:
-            rest = _without_family(name, guarantee, strict)
-            return Route(_family(FAMILY[name], variant.name, rest), variant.guarantee)
-    return _without_family(name, guarantee, strict)
+    rest = _without_family(name, guarantee, strict)
+    if name not in FAMILY or _torch_is_enough(name, guarantee):
+        return rest
+    relative = FAMILY[name]
+    variant = weakest(relative.op, min(guarantee, relative.most))
+    if variant is None or (guarantee is Guarantee.NONE and variant.guarantee > guarantee):
+        return rest
+    given = min(variant.guarantee, relative.most)
+    # What a stronger guarantee than torch's needs is never left to torch because it is small.
+    always = given not in (Guarantee.RUN_TO_RUN, Guarantee.LAUNCH_INVARIANT) or rest is None
+    return Route(_family(relative, variant.name, rest, always), given)
 
 
 def _torch_is_enough(name: str, guarantee: Guarantee) -> bool:
-    if operator(name) in _RACES or guarantee > Guarantee.LAUNCH_INVARIANT:
+    if guarantee is Guarantee.NONE or operator(name) in _RACES:
+        return False
+    if guarantee > Guarantee.LAUNCH_INVARIANT and FAMILY[name].most > Guarantee.LAUNCH_INVARIANT:
         return False
     return guarantee is Guarantee.RUN_TO_RUN or finding(name) == frozenset()
 
@@ -142,7 +155,7 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
         return Route(_on_one_thread) if base in _RACES else None
     if name in PRODUCTS:
         if strict:
-            return Route(_strict)
+            return Route(_strict(PRODUCTS[name]))
         return Route(_sliced(PRODUCTS[name]))
     if name in _CONVOLUTIONS:
         return Route(_sliced(_CONVOLUTIONS[name]))
@@ -151,7 +164,8 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
     varies = finding(name)
     if varies is None:
         return Route(_counted(UNKNOWN))
-    way = _sliced(pointwise, PIECES) if varies and is_pointwise(name) else _on_one_thread
+    elementwise = name in _ELEMENTWISE or is_pointwise(name)
+    way = _sliced(pointwise, PIECES) if varies and elementwise else _on_one_thread
     if base in _RACES or Kind.REAL in varies:
         return Route(way)
     if varies:
@@ -162,14 +176,22 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
 
 
 def _family(
-    relative: Relative, variant: str, rest: Route | None
+    relative: Relative, variant: str, rest: Route | None, always: bool
 ) -> Callable[[Original, Counter], Callable[..., Any]]:
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
         count, call = counter(f"{relative.op} {variant}"), relative.call
         otherwise = rest.make(original, counter) if rest is not None else original
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            result = call(variant, *args, **kwargs)
+            if not (always or relative.pays(args[0])):
+                return otherwise(*args, **kwargs)
+            try:
+                # Autograd, where it is wanted, records the overload itself.
+                with torch.no_grad():
+                    result = call(variant, original, *args, **kwargs)
+            except (TypeError, ValueError, IndexError):
+                # What the op refuses (a dtype, a layout, an index out of range) is torch's.
+                result = NotImplemented
             if result is NotImplemented:
                 return otherwise(*args, **kwargs)
             count()
@@ -195,17 +217,20 @@ def _sliced(
     return make
 
 
-def _strict(original: Original, counter: Counter) -> Callable[..., Any]:
-    untouched, one_thread = counter(STRICT), counter(ONE_THREAD)
+def _strict(sliced: Callable[..., Any]) -> Callable[[Original, Counter], Callable[..., Any]]:
+    def make(original: Original, counter: Counter) -> Callable[..., Any]:
+        untouched, slices = counter(STRICT), counter(SLICES)
 
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if left_to_blas(*args):
-            untouched()
-            return original(*args, **kwargs)
-        one_thread()
-        return on_one_thread(original, *args, **kwargs)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if goes_to_blas(*args):
+                untouched()
+                return original(*args, **kwargs)
+            slices()
+            return sliced(original, *args, **kwargs)
 
-    return run
+        return run
+
+    return make
 
 
 def _on_one_thread(original: Original, counter: Counter) -> Callable[..., Any]:

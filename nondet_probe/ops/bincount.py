@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.embedding import take_rows
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
@@ -166,10 +166,9 @@ def _on_cpu(
     threads: int | None = None,
 ) -> Tensor:
     dtype = _check(input, weights, minlength, variant)
-    check_memory(input)
-    numbers = input
-    if input.dtype is not torch.int64 or not input.is_contiguous():
-        numbers = input.to(torch.int64).contiguous()
+    numbers = readable(input)
+    if numbers.dtype is not torch.int64:
+        numbers = numbers.to(torch.int64)
     bins = minlength
     if numbers.numel() > 0:
         least, most = via_c.extremes(numbers)
@@ -179,12 +178,13 @@ def _on_cpu(
         bins = max(minlength, most + 1)
     if weights is None:
         return via_c.count(numbers, bins, threads)
-    check_memory(weights)
-    result = torch.zeros(bins, dtype=dtype)
-    weights = weights.contiguous()
+    weights = readable(weights)
     if weights.dtype in _ROUNDED_BY_TORCH:
         weights = via_c.widen(weights)
-    via_c.scatter_rows(result, numbers, weights.to(dtype), variant, threads)
+    elif weights.dtype is not dtype:
+        weights = weights.to(dtype)
+    result = weights.new_zeros(bins)
+    via_c.scatter_rows(result, bins, numbers, weights, variant, threads)
     return result
 
 
@@ -215,7 +215,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _bincount = define(
     "bincount",
     "(Tensor input, Tensor? weights, int minlength, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

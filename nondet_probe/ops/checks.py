@@ -8,7 +8,7 @@ from nondet_probe.bits.dtypes import dtype_name
 from nondet_probe.bits.via_c import has_memory
 from nondet_probe.ops.registry import find
 
-__all__ = ["check_dtype", "check_memory"]
+__all__ = ["check_dtype", "check_memory", "readable"]
 
 
 def check_dtype(op: str, variant: str, x: Tensor) -> None:
@@ -19,6 +19,19 @@ def check_dtype(op: str, variant: str, x: Tensor) -> None:
         raise TypeError(
             f"{op} variant {variant!r} takes {names}; got {dtype_name(x.dtype)}; convert it first"
         )
+
+
+def readable(x: Tensor) -> Tensor:
+    """x, or where that is not contiguous a copy in row-major order. Errors: as check_memory."""
+    contiguous = x.is_contiguous()
+    if not (
+        contiguous
+        and x.storage_offset() == 0
+        and x.nbytes <= x.untyped_storage().nbytes()
+        and x.data_ptr() != 0
+    ):
+        check_memory(x)
+    return x if contiguous else x.contiguous()
 
 
 def check_memory(x: Tensor) -> None:

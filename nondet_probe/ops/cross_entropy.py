@@ -134,18 +134,21 @@ def cross_entropy(
 
 
 def _check_given(x: Tensor, target: Tensor, weight: Tensor | None, smoothing: float) -> None:
-    for name, given in (("input", x), ("target", target)):
-        if not isinstance(given, Tensor):
-            raise TypeError(
-                f"cross_entropy takes a torch.Tensor as {name}, got {type(given).__name__}"
-            )
+    if not isinstance(x, Tensor):
+        raise TypeError(f"cross_entropy takes a torch.Tensor as input, got {type(x).__name__}")
+    if not isinstance(target, Tensor):
+        raise TypeError(
+            f"cross_entropy takes a torch.Tensor as target, got {type(target).__name__}"
+        )
     if target.dtype is not torch.int64:
         raise TypeError(
             f"cross_entropy takes class indices in int64 as target, got {target.dtype}; "
             "probabilities are not taken"
         )
     shape = x.shape
-    if not shape or target.shape != (shape[:1] + shape[2:] if len(shape) > 1 else ()):
+    if len(shape) == 2 and target.shape == shape[:1]:
+        pass  # as nearly always
+    elif not shape or target.shape != (shape[:1] + shape[2:] if len(shape) > 1 else ()):
         raise UsageError(
             f"cross_entropy: target has shape {tuple(target.shape)}, which is not the input's "
             f"{tuple(shape)} without its classes (the second dimension, or the only one)"
@@ -181,13 +184,33 @@ def _forward_cpu(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_dtype("cross_entropy", variant, x)
+    rows = target.numel()
+    statistics = x.new_empty(2, rows, dtype=_statistics_dtype(x))
+    weights = x.new_empty((), dtype=torch.float64)
+    loss = via_c.cross_entropy(
+        variant, x, target, weight, ignore_index, reduction, smoothing, statistics, weights, threads
+    )
+    return loss, statistics, weights
+
+
+def _loss_cpu(
+    x: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    ignore_index: int,
+    reduction: int,
+    smoothing: float,
+    variant: str,
+    threads: int | None = None,
+) -> Tensor:
+    check_dtype("cross_entropy", variant, x)
     return via_c.cross_entropy(
-        variant, x, target, weight, ignore_index, reduction, smoothing, threads
+        variant, x, target, weight, ignore_index, reduction, smoothing, None, None, threads
     )
 
 
-def _loss_cpu(*given: Any) -> Tensor:
-    return _forward_cpu(*given)[0]
+def _statistics_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype is torch.float64 else torch.float32
 
 
 def _forward_fake(
@@ -198,10 +221,9 @@ def _forward_fake(
     reduction: int,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
     return (
         x.new_empty(() if reduction else target.shape),
-        x.new_empty((2, target.numel()), dtype=wide),
+        x.new_empty((2, target.numel()), dtype=_statistics_dtype(x)),
         x.new_empty((), dtype=torch.float64),
     )
 
@@ -256,13 +278,13 @@ _INPUTS = (
 _loss = define(
     "cross_entropy",
     f"({_INPUTS}, str variant, int? threads=None) -> Tensor",
-    cpu=_loss_cpu,
+    kernel=_loss_cpu,
     fake=_loss_fake,
 )
 _forward = define(
     "cross_entropy_forward",
     f"({_INPUTS}, str variant, int? threads=None) -> (Tensor, Tensor, Tensor)",
-    cpu=_forward_cpu,
+    kernel=_forward_cpu,
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
@@ -270,6 +292,6 @@ _forward = define(
 _backward = define(
     "cross_entropy_backward",
     f"(Tensor gradient, {_INPUTS}, Tensor statistics, Tensor weights, int? threads=None) -> Tensor",
-    cpu=_backward_cpu,
+    kernel=_backward_cpu,
     fake=_backward_fake,
 )

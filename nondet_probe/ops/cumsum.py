@@ -112,7 +112,9 @@ def cumsum_ref(x: Tensor, dim: int) -> Tensor:
 
 
 def _put_back(rows: Tensor, dims: list[int]) -> Tensor:
-    return rows.movedim(-1, dims[0]).contiguous() if dims else rows
+    if not dims or dims[0] == rows.dim() - 1:
+        return rows
+    return rows.movedim(-1, dims[0]).contiguous()
 
 
 def _on_cpu(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Tensor:
@@ -143,7 +145,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
 _cumsum = define(
     "cumsum",
     "(Tensor x, int dim, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 
-__all__ = ["as_rows", "checked_dims", "result_shape", "row_by_row"]
+__all__ = ["as_rows", "checked_dims", "listed", "result_shape", "row_by_row"]
+
+
+def listed(dim: int | Sequence[int] | None) -> list[int]:
+    """Dimensions as an operator takes them, not checked; none stand for all."""
+    return [] if dim is None else [dim] if isinstance(dim, int) else list(dim)
 
 
 def checked_dims(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
@@ -17,9 +22,9 @@ def checked_dims(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
 
     IndexError names one that the tensor does not have, UsageError one that is there twice.
     """
-    if dim is None:
-        return list(range(ndim))
-    given = [dim] if isinstance(dim, int) else list(dim)
+    given = listed(dim)
+    if len(given) == 1 and -ndim <= given[0] < ndim:
+        return [given[0] % ndim]
     if not given:
         return list(range(ndim))
     dims: list[int] = []
@@ -35,16 +40,20 @@ def checked_dims(dim: int | Sequence[int] | None, ndim: int) -> list[int]:
 
 def result_shape(shape: Sequence[int], dims: Sequence[int], keepdim: bool) -> list[int]:
     """The shape without these dimensions, or with 1 in their places. dims: as from checked_dims."""
-    if keepdim:
-        return [1 if dim in dims else size for dim, size in enumerate(shape)]
-    return [size for dim, size in enumerate(shape) if dim not in dims]
+    left = list(shape)
+    for dim in reversed(dims):
+        if keepdim:
+            left[dim] = 1
+        else:
+            del left[dim]
+    return left
 
 
 def as_rows(x: Tensor, dims: Sequence[int]) -> Tensor:
     """x, or where they are not the last ones a copy, with the reduced dimensions innermost and
     contiguous, so that what is reduced lies in a row, in row-major order."""
     count = x.dim()
-    if list(dims) != list(range(count - len(dims), count)):
+    if len(dims) < count and list(dims) != [*range(count - len(dims), count)]:
         x = x.permute([dim for dim in range(count) if dim not in dims] + list(dims))
     return x.contiguous()
 

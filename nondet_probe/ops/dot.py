@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import exact_dot
@@ -117,9 +117,9 @@ def dot_ref(a: Tensor, b: Tensor) -> Tensor:
 
 def _check(a: Tensor, b: Tensor, variant: str) -> None:
     check_dtype("dot", variant, a)
-    if b.dtype != a.dtype:
+    if b.dtype is not a.dtype:
         raise TypeError(f"dot takes tensors of one dtype, got {a.dtype} and {b.dtype}")
-    if a.dim() != 1 or b.dim() != 1 or a.shape[0] != b.shape[0]:
+    if a.dim() != 1 or a.shape != b.shape:
         raise UsageError(
             f"dot takes two vectors of one length, got shapes {tuple(a.shape)} and "
             f"{tuple(b.shape)}; pass a.reshape(-1), b.reshape(-1)"
@@ -128,9 +128,7 @@ def _check(a: Tensor, b: Tensor, variant: str) -> None:
 
 def _on_cpu(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
     _check(a, b, variant)
-    check_memory(a)
-    check_memory(b)
-    return via_c.dot(a.contiguous(), b.contiguous(), variant, threads)
+    return via_c.dot(readable(a), readable(b), variant, threads)
 
 
 def _without_data(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
@@ -152,7 +150,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None,
 _dot = define(
     "dot",
     "(Tensor a, Tensor b, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, check_memory, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -157,10 +157,8 @@ def embedding_ref(
 def _numbers(input: Tensor) -> Tensor:
     if input.dtype not in _INTEGERS:
         raise TypeError(f"embedding takes int64 and int32 as input, got {input.dtype}")
-    check_memory(input)
-    if input.dtype is torch.int64 and input.is_contiguous():
-        return input
-    return input.to(torch.int64).contiguous()
+    numbers = readable(input)
+    return numbers if numbers.dtype is torch.int64 else numbers.to(torch.int64)
 
 
 def _on_cpu(
@@ -182,7 +180,10 @@ def _on_cpu(
         )
     if weight.dim() == 2:
         return torch.embedding(weight, numbers)
-    return weight.index_select(0, numbers.reshape(-1)).reshape(*input.shape, *weight.shape[1:])
+    found = weight.index_select(0, numbers.reshape(-1))
+    if input.dim() == 1:
+        return found
+    return found.reshape(*input.shape, *weight.shape[1:]).clone()
 
 
 def _without_data(
@@ -211,7 +212,7 @@ take_rows = define(
     "embedding",
     "(Tensor input, Tensor weight, int padding, bool scale, str variant, int? threads=None)"
     " -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
@@ -239,10 +240,10 @@ def _add_on_cpu(
     if rows > numbers.numel():  # most rows stay untouched, and need not even be looked at
         named, places = torch.unique(numbers.reshape(-1), return_inverse=True)
         sums = gradient.new_zeros((named.numel(), *columns))
-        via_c.scatter_rows(sums, places, gradient.contiguous(), variant, threads)
+        via_c.scatter_rows(sums, named.numel(), places, gradient.contiguous(), variant, threads)
         result.index_copy_(0, named, sums)
     else:
-        via_c.scatter_rows(result, numbers, gradient.contiguous(), variant, threads)
+        via_c.scatter_rows(result, rows, numbers, gradient.contiguous(), variant, threads)
     if padding >= 0:
         result[padding] = 0.0
     if scale:
@@ -283,7 +284,7 @@ _add_rows = define(
     "embedding_backward",
     "(Tensor gradient, Tensor input, SymInt rows, int padding, bool scale, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_add_on_cpu,
+    kernel=_add_on_cpu,
     fake=_add_without_data,
     setup_context=_keep_add,
     backward=_add_backward,

@@ -179,7 +179,7 @@ def _edges_without_data(input: Tensor, bins: int, low: float | None, high: float
 _edges = define(
     "histogram_edges",
     "(Tensor input, int bins, float? low, float? high) -> Tensor",
-    cpu=_edges_on_cpu,
+    kernel=_edges_on_cpu,
     fake=_edges_without_data,
 )
 
@@ -236,8 +236,8 @@ def _on_cpu(
         if density and variant == "exact":
             return _densities(_exact_bins(index, weight, bins), edges)
         # The last is for elements in no bin.
-        sums = torch.zeros(bins + 1, dtype=x.dtype)
-        via_c.scatter_rows(sums, index, weight, variant, threads)
+        sums = x.new_zeros(bins + 1)
+        via_c.scatter_rows(sums, bins + 1, index, weight, variant, threads)
         hist = sums[:bins].clone()
     if density:
         via_c.normalise(hist, edges)
@@ -261,7 +261,7 @@ _histogram = define(
     "histogram",
     "(Tensor input, Tensor edges, bool uniform, Tensor? weight, bool density, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
 )
 

@@ -79,6 +79,8 @@ def _check(input: Tensor, dim: int, index: Tensor, source: Tensor, variant: str)
     check_pair("index_add", variant, input, source, "source")
     check_index_dtype("index_add", index, (torch.int64, torch.int32))
     dim = axis("index_add", dim, input.dim())
+    if input.dim() == index.dim() == 1 and source.shape == index.shape:
+        return dim
     if index.dim() > 1:
         raise UsageError(f"index_add takes a 1-D index, got shape {tuple(index.shape)}")
     expected = list(input.shape)
@@ -107,8 +109,7 @@ def _on_cpu(
     if alpha != 1:
         source = source * alpha
     if input.dim() <= 1:
-        add_rows(out if out.dim() else out.view(1), index, source, variant, threads)
-        return out
+        return add_rows(out, out.numel(), index, source, variant, threads)
     before = math.prod(input.shape[:dim])
     size = input.shape[dim]
     columns = math.prod(input.shape[dim + 1 :])
@@ -116,10 +117,9 @@ def _on_cpu(
         # Rows of `before` tables, one below the other.
         index = via_c.checked_indices(index, size, "index_add")
         index = (torch.arange(before).unsqueeze(1) * size + index).reshape(-1)
-    rows = out.view(before * size, columns)
     # The bits are the same along any dimension.
-    add_rows(rows, index, source, variant, threads, strict=before * columns != 1)
-    return out
+    strict = before * columns != 1
+    return add_rows(out, before * size, index, source, variant, threads, strict=strict)
 
 
 def _without_data(
@@ -156,7 +156,7 @@ _index_add = define(
     "index_add",
     "(Tensor input, int dim, Tensor index, Tensor source, float alpha, str variant, "
     "int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,

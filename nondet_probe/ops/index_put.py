@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -97,12 +96,11 @@ def _list(op: str, indices: Indices | Tensor) -> list[Tensor | None]:
     return list(indices)
 
 
-@dataclass(frozen=True)
-class _Rows:
+class _Rows(NamedTuple):
     """Where the values of an index_put go: the rows [indexed dimensions] of a table whose columns
     are the other dimensions, in their order."""
 
-    index: Tensor  # [n], of the row; negative where the only index has such, see wrap
+    places: Tensor  # of the row; negative where the only index has such, see wrap
     shape: torch.Size  # of the indices, broadcast together
     indexed: list[int]  # dimensions of input
     others: list[int]
@@ -111,14 +109,19 @@ class _Rows:
 
 
 def _check(op: str, input: Tensor, indices: Indices) -> None:
-    if all(one is None for one in indices):
-        raise UsageError(f"{op} takes at least one index that is a tensor")
+    used = 0
+    given = False
     for one in indices:
+        used += 1
         if one is not None:
+            given = True
             check_index_dtype(op, one, (torch.int64, torch.int32, torch.bool))
-            if one.dtype is torch.bool and one.dim() == 0:
-                raise UsageError(f"{op} takes masks of at least one dimension")
-    used = sum(1 if i is None or i.dtype is not torch.bool else i.dim() for i in indices)
+            if one.dtype is torch.bool:
+                if one.dim() == 0:
+                    raise UsageError(f"{op} takes masks of at least one dimension")
+                used += one.dim() - 1
+    if not given:
+        raise UsageError(f"{op} takes at least one index that is a tensor")
     if used > input.dim():
         raise IndexError(
             f"{op}: {used} dimensions are indexed, but input of shape {tuple(input.shape)} has "
@@ -149,6 +152,10 @@ def _by_dimension(op: str, input: Tensor, indices: Indices) -> dict[int, Tensor]
 
 
 def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
+    if len(indices) == 1:
+        one = indices[0]
+        if one is not None and one.dtype is not torch.bool:
+            return _Rows(one, one.shape, [0], list(range(1, input.dim())), 0, True)
     by_dimension = _by_dimension(op, input, indices)
     indexed = list(by_dimension)
     others = [d for d in range(input.dim()) if d not in by_dimension]
@@ -156,7 +163,7 @@ def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
     first = indexed[0] if together else 0
     if len(indexed) == 1:
         one = by_dimension[indexed[0]]
-        return _Rows(one.reshape(-1), one.shape, indexed, others, first, True)
+        return _Rows(one, one.shape, indexed, others, first, True)
     for one in by_dimension.values():
         check_memory(one)
     shapes = [tuple(one.shape) for one in by_dimension.values()]
@@ -168,7 +175,7 @@ def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
     row = torch.zeros(shape, dtype=torch.int64)
     for d, one in by_dimension.items():
         row = row * input.shape[d] + via_c.checked_indices(one, input.shape[d], op, wrap=True)
-    return _Rows(row.reshape(-1), row.shape, indexed, others, first, False)
+    return _Rows(row, row.shape, indexed, others, first, False)
 
 
 def _put_on_cpu(
@@ -180,17 +187,17 @@ def _put_on_cpu(
 ) -> Tensor:
     check_pair("index_put", variant, input, values, "values")
     _check("index_put", input, indices)
-    check_memory(values)
     rows = _rows("index_put", input, indices)
     sizes = [input.shape[d] for d in rows.others]
     shape = [*sizes[: rows.first], *rows.shape, *sizes[rows.first :]]
-    try:
-        values = values.expand(shape)
-    except RuntimeError:
-        raise UsageError(
-            f"index_put: values of shape {tuple(values.shape)} do not broadcast to {tuple(shape)}, "
-            "the shape of input[indices]"
-        ) from None
+    if list(values.shape) != shape:
+        try:
+            values = values.expand(shape)
+        except RuntimeError:
+            raise UsageError(
+                f"index_put: values of shape {tuple(values.shape)} do not broadcast to "
+                f"{tuple(shape)}, the shape of input[indices]"
+            ) from None
     in_place = rows.indexed == list(range(len(rows.indexed)))
     if in_place:
         table = out = contiguous_clone(input)
@@ -201,11 +208,10 @@ def _put_on_cpu(
             table = table.clone()
         moved = list(range(rows.first, rows.first + len(rows.shape)))
         values = values.movedim(moved, list(range(len(rows.shape))))
-    count = math.prod(input.shape[d] for d in rows.indexed)
-    columns = math.prod(sizes)
-    add_rows(table.view(count, columns), rows.index, values, variant, threads, wrap=rows.wrap)
+    count = math.prod([input.shape[d] for d in rows.indexed])
+    add_rows(table, count, rows.places, values, variant, threads, wrap=rows.wrap)
     if not in_place:
-        out = torch.empty(input.shape, dtype=input.dtype)
+        out = via_c.room(input, input.shape)
         out.permute(rows.indexed + rows.others).copy_(table)
     return out
 
@@ -245,8 +251,9 @@ def _put_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     of_values = None
     indices = _indices(ctx)
     if ctx.needs_input_grad[2]:
-        of_values = index(gradient, indices, variant=ctx.how[0], threads=ctx.how[1])
-        of_values = of_values.sum_to_size(ctx.values_shape)
+        of_values = _index(gradient, indices, *ctx.how)
+        if of_values.shape != ctx.values_shape:
+            of_values = of_values.sum_to_size(ctx.values_shape)
     return gradient, _no_gradients(ctx), of_values, None, None
 
 
@@ -260,7 +267,7 @@ def _index_on_cpu(input: Tensor, indices: Indices, variant: str, threads: int | 
 def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     indices = _indices(ctx)
     zeros = gradient.new_zeros(ctx.input_shape)
-    of_input = index_put(zeros, indices, gradient, variant=ctx.how[0], threads=ctx.how[1])
+    of_input = _index_put(zeros, indices, gradient, *ctx.how)
     return of_input, _no_gradients(ctx), None, None
 
 
@@ -269,7 +276,7 @@ def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 _index_put = define(
     "index_put",
     "(Tensor input, Tensor?[] indices, Tensor values, str variant, int? threads) -> Tensor",
-    cpu=_put_on_cpu,
+    kernel=_put_on_cpu,
     fake=_put_without_data,
     setup_context=_keep_indices,
     backward=_put_backward,
@@ -277,7 +284,7 @@ _index_put = define(
 _index = define(
     "index",
     "(Tensor input, Tensor?[] indices, str variant, int? threads) -> Tensor",
-    cpu=_index_on_cpu,
+    kernel=_index_on_cpu,
     fake=_index_on_cpu,
     setup_context=_keep_indices,
     backward=_index_backward,

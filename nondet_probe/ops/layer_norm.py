@@ -275,20 +275,24 @@ def _gradients(ctx: Any, gradient: Tensor | None, _: None) -> tuple[Tensor | Non
             gradient, x, ctx.columns, weight, statistics, for_weight or for_bias, ctx.centred,
             ctx.variant, ctx.threads,
         )  # fmt: skip
-        dgamma = dgamma.view(weight.shape) if for_weight else None
-        dbeta = dbeta.view(ctx.bias_shape) if for_bias else None
+        dgamma = _shaped(dgamma, weight.shape) if for_weight else None
+        dbeta = _shaped(dbeta, ctx.bias_shape) if for_bias else None
     return dx, None, dgamma, dbeta, None, None, None, None
+
+
+def _shaped(x: Tensor, shape: torch.Size) -> Tensor:
+    return x.view(shape) if len(shape) != 1 else x
 
 
 _INPUTS = "Tensor x, SymInt columns, Tensor? weight, Tensor? bias, float eps, bool centred"
 # Without a gradient to come: one tensor less to make, and nothing that a variant would change.
 _norm = define(
-    "layer_norm", f"({_INPUTS}, int? threads=None) -> Tensor", cpu=_norm_cpu, fake=_norm_fake
+    "layer_norm", f"({_INPUTS}, int? threads=None) -> Tensor", kernel=_norm_cpu, fake=_norm_fake
 )
 _norm_forward = define(
     "layer_norm_forward",
     f"({_INPUTS}, str variant, int? threads=None) -> (Tensor, Tensor)",
-    cpu=_forward_cpu,
+    kernel=_forward_cpu,
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
@@ -297,6 +301,6 @@ _norm_backward = define(
     "layer_norm_backward",
     "(Tensor gradient, Tensor x, SymInt columns, Tensor? weight, Tensor statistics, "
     "bool parameters, bool centred, str variant, int? threads=None) -> (Tensor, Tensor, Tensor)",
-    cpu=_backward_cpu,
+    kernel=_backward_cpu,
     fake=_backward_fake,
 )

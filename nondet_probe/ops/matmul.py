@@ -190,11 +190,12 @@ def _broadcast(a: Tensor, b: Tensor) -> tuple[int, ...]:
 def _shape(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
     """The result's, of two tensors of two dimensions or more that fit together."""
     check_dtype("matmul", variant, a)
-    if a.dtype != b.dtype:
+    if a.dtype is not b.dtype:
         raise TypeError(f"matmul takes two tensors of one dtype, got {a.dtype} and {b.dtype}")
     if a.dim() == 2 and b.dim() == 2:
-        if a.shape[1] == b.shape[0]:
-            return (a.shape[0], b.shape[1])
+        (rows, inner), (depth, columns) = a.shape, b.shape
+        if inner == depth:
+            return rows, columns
     elif a.shape[-1] == b.shape[-2]:
         try:
             batch = _broadcast(a, b)
@@ -268,7 +269,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None,
 _matmul = define(
     "matmul",
     "(Tensor a, Tensor b, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_factors,
     backward=_backward,

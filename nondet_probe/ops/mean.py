@@ -17,7 +17,7 @@ from fractions import Fraction
 
 from torch import Tensor
 
-from nondet_probe.ops.dims import checked_dims, row_by_row
+from nondet_probe.ops.dims import listed, row_by_row
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.sum_operators import define_sums
@@ -47,7 +47,7 @@ def mean(
         raise TypeError(f"mean takes a torch.Tensor, got {type(x).__name__}")
     if dim is None and not keepdim:
         return _full(x, variant, threads)
-    return _over_dims(x, checked_dims(dim, x.ndim), keepdim, variant, threads)
+    return _over_dims(x, listed(dim), keepdim, variant, threads)
 
 
 def mean_ref(x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import tensor_of_bits
 from nondet_probe.ops.rational_products import exact_dot, root_to_bits
@@ -109,8 +109,7 @@ def norm_ref(x: Tensor) -> Tensor:
 
 def _on_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
     check_dtype("norm", variant, x)
-    check_memory(x)
-    return via_c.norm(x.contiguous(), variant, threads)
+    return via_c.norm(readable(x), variant, threads)
 
 
 def _without_data(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
@@ -131,7 +130,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
 _norm = define(
     "norm",
     "(Tensor x, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

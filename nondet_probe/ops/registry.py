@@ -94,8 +94,8 @@ def variants(op: str) -> tuple[Variant, ...]:
 
 def find(op: str, name: str) -> Variant:
     """The variant asked for. UnknownNameError lists those that the op has."""
-    found = _VARIANTS.get(op, {}).get(name)
-    if found is None:
+    try:
+        return _VARIANTS[op][name]
+    except KeyError:
         variants(op)
-        raise unknown_name(f"variant of {op}", name, _VARIANTS[op])
-    return found
+        raise unknown_name(f"variant of {op}", name, _VARIANTS[op]) from None

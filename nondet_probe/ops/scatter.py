@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nondet_probe.bits.dtypes import dtype_name
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.rational import FORMATS, exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, register
 
@@ -114,7 +114,7 @@ def check_index_dtype(op: str, index: Tensor, taken: tuple[torch.dtype, ...]) ->
 
 def axis(op: str, dim: int, dims: int) -> int:
     """dim as a number from 0 on. IndexError, as in torch, when there is no such dimension."""
-    most = max(dims, 1)
+    most = dims or 1
     if not -most <= dim < most:
         raise IndexError(f"{op}: dim must lie in [{-most}, {most - 1}], got {dim}")
     return dim % most
@@ -122,12 +122,13 @@ def axis(op: str, dim: int, dims: int) -> int:
 
 def contiguous_clone(x: Tensor) -> Tensor:
     """A new contiguous tensor with x's elements. TypeError when they do not lie in memory."""
-    check_memory(x)
-    return x.clone(memory_format=torch.contiguous_format)
+    found = readable(x)
+    return found.clone() if found is x else found
 
 
 def add_rows(
     out: Tensor,
+    destinations: int,
     index: Tensor,
     source: Tensor,
     variant: str,
@@ -139,15 +140,13 @@ def add_rows(
 ) -> Tensor:
     """out[index[i], :] += source[i, :] in place, and out.
 
-    out: contiguous [destinations, columns] or [destinations]; index: [n], int32 or int64; source: n
-    times columns elements. wrap, strict, grid and errors as in `via_c.scatter_rows`.
+    out: contiguous, read as [destinations, columns]; index: n of int32 or int64; source: n times
+    columns elements. wrap, strict, grid and errors as in `via_c.scatter_rows`.
     """
-    check_memory(source)
-    check_memory(index)
+    source, index = readable(source), readable(index)
     if index.dtype is not torch.int64:
         index = index.long()
-    index, source = index.contiguous(), source.contiguous()
-    via_c.scatter_rows(out, index, source, variant, threads, wrap, strict, grid)
+    via_c.scatter_rows(out, destinations, index, source, variant, threads, wrap, strict, grid)
     return out
 
 

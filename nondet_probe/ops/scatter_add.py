@@ -10,6 +10,7 @@ What each variant promises: `registry.variants("scatter_add")`, docs/ops/scatter
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,17 +76,25 @@ def _check(input: Tensor, dim: int, index: Tensor, src: Tensor, variant: str) ->
     check_index_dtype("scatter_add", index, (torch.int64, torch.int32))
     dim = axis("scatter_add", dim, input.dim())
     shape = index.shape
-    same_dims = index.dim() == input.dim() == src.dim()
-    if not same_dims or any(
-        shape[d] > src.shape[d] or (d != dim and shape[d] > input.shape[d])
-        for d in range(index.dim())
-    ):
+    if input.dim() == index.dim() == 1 and index.shape == src.shape:
+        return dim
+    same_dims = len(shape) == input.dim() == src.dim()
+    if not same_dims or not _lies_within(shape, src.shape, input.shape, dim):
         raise UsageError(
             f"scatter_add: index must be no larger than src in any dimension and, but for dim "
             f"{dim}, than input; got index of shape {tuple(shape)}, src {tuple(src.shape)}, input "
             f"{tuple(input.shape)}"
         )
     return dim
+
+
+def _lies_within(
+    shape: Sequence[int], source: Sequence[int], table: Sequence[int], dim: int
+) -> bool:
+    for d, size in enumerate(shape):
+        if size > source[d] or (d != dim and size > table[d]):
+            return False
+    return True
 
 
 def _cells(shape: torch.Size, dim: int, index: Tensor) -> Tensor:
@@ -118,13 +127,12 @@ def _on_cpu(
     if src.shape != index.shape:
         src = src[tuple(slice(size) for size in index.shape)]
     if input.dim() <= 1:
-        add_rows(out.reshape(-1), index.reshape(-1), src, variant, threads)
+        add_rows(out, out.numel(), index, src, variant, threads)
     elif index.numel() == 0 or out.numel() == 0:
         via_c.checked_indices(index, input.shape[dim], "scatter_add")
     elif _is_of_rows(input, dim, index):
         row = index.flatten(1)[:, 0]
-        rows = out.view(out.shape[0], -1)
-        add_rows(rows, row, src, variant, threads)
+        add_rows(out, out.shape[0], row, src, variant, threads)
     else:
         size = input.shape[dim]
         several = out.numel() != size  # the bits are then those of whole rows
@@ -134,11 +142,12 @@ def _on_cpu(
         ):
             inner = math.prod(input.shape[dim + 1 :])
             grid = (size, inner, index.shape[dim] * inner)
-            add_rows(out.view(-1), index, src, variant, threads, strict=several, grid=grid)
+            n = out.numel()
+            add_rows(out, n, index, src, variant, threads, strict=several, grid=grid)
         else:
             index = via_c.checked_indices(index, size, "scatter_add")
             cells = _cells(input.shape, dim, index).reshape(-1)
-            add_rows(out.view(-1), cells, src, variant, threads, strict=several)
+            add_rows(out, out.numel(), cells, src, variant, threads, strict=several)
     return out
 
 
@@ -171,7 +180,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _scatter_add = define(
     "scatter_add",
     "(Tensor input, int dim, Tensor index, Tensor src, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nondet_probe.errors import UsageError
 from nondet_probe.ops import via_c
-from nondet_probe.ops.checks import check_dtype, check_memory
+from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -165,12 +165,11 @@ def _on_cpu(
     threads: int | None = None,
 ) -> Tensor:
     sizes = _check(data, lengths, offsets, variant)
-    check_memory(data)
-    check_memory(sizes)
+    data, sizes = readable(data), readable(sizes)
     _segments(sizes, offsets is not None)
-    if sizes.dtype is not torch.int64 or not sizes.is_contiguous():
-        sizes = sizes.to(torch.int64).contiguous()
-    return via_c.segment_sum(data.contiguous(), sizes, offsets is not None, variant, threads)
+    if sizes.dtype is not torch.int64:
+        sizes = sizes.to(torch.int64)
+    return via_c.segment_sum(data, sizes, offsets is not None, variant, threads)
 
 
 def _without_data(
@@ -198,7 +197,7 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _segment_sum = define(
     "segment_sum",
     "(Tensor data, Tensor? lengths, Tensor? offsets, str variant, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
@@ -246,7 +245,7 @@ _segment_expand = define(
     "segment_expand",
     "(Tensor rows_of, Tensor? lengths, Tensor? offsets, SymInt rows, str variant,"
     " int? threads=None) -> Tensor",
-    cpu=_expand_on_cpu,
+    kernel=_expand_on_cpu,
     fake=_expand_without_data,
     setup_context=_keep_expand,
     backward=_expand_backward,

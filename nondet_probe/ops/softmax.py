@@ -91,7 +91,7 @@ def _backward_on_cpu(gradient: Tensor, y: Tensor, log: bool, threads: int | None
 _softmax_backward = define(
     "softmax_backward",
     "(Tensor gradient, Tensor y, bool log, int? threads=None) -> Tensor",
-    cpu=_backward_on_cpu,
+    kernel=_backward_on_cpu,
     fake=_like,
 )
 
@@ -108,7 +108,7 @@ def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
 _softmax = define(
     "softmax",
     "(Tensor x, bool log, int? threads=None) -> Tensor",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_like,
     setup_context=_keep,
     backward=_gradients,

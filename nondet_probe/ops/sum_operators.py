@@ -10,14 +10,19 @@ from typing import Any
 
 from torch import Tensor
 
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.dims import checked_dims, result_shape
 from nondet_probe.ops.registry import variants
 from nondet_probe.ops.sum_variants import SUM_DTYPES
+from nondet_probe.ops.via import via
 
 __all__ = ["define_sums"]
+
+
+def _spread(gradient: Tensor, shape: Sequence[int]) -> Tensor:
+    """expand, of which torch reads the sizes 1 us faster when they are not in a torch.Size."""
+    return gradient.expand(*shape) if shape else gradient
 
 
 def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
@@ -30,12 +35,16 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
         if variant not in names or x.dtype not in SUM_DTYPES:
             check_dtype(op, variant, x)
 
-    def full_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
+    def full_sum(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
         check(x, variant)
         check_memory(x)
+        kernels = via(x)
+        result: Tensor
         if x.is_contiguous():
-            return via_c.sum_all(x, variant, mean, threads)
-        return via_c.sum_over(x, list(range(x.ndim)), [], variant, mean, threads)
+            result = kernels.sum_all(x, variant, mean, threads)
+        else:
+            result = kernels.sum_over(x, list(range(x.ndim)), [], variant, mean, threads)
+        return result
 
     def full_fake(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
         check(x, variant)
@@ -47,15 +56,17 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
     def full_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
         if mean:
             gradient = gradient / ctx.shape.numel()
-        return gradient.expand(ctx.shape), None, None
+        return _spread(gradient, ctx.shape), None, None
 
-    def dim_cpu(
+    def dim_sum(
         x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
     ) -> Tensor:
         check(x, variant)
         check_memory(x)
         dims = checked_dims(dim, x.ndim)
-        return via_c.sum_over(x, dims, result_shape(x.shape, dims, keepdim), variant, mean, threads)
+        shape = result_shape(x.shape, dims, keepdim)
+        result: Tensor = via(x).sum_over(x, dims, shape, variant, mean, threads)
+        return result
 
     def dim_fake(
         x: Tensor, dim: Sequence[int], keepdim: bool, variant: str, threads: int | None = None
@@ -75,22 +86,24 @@ def define_sums(op: str, *, mean: bool) -> tuple[Callable[..., Tensor], Callable
                 gradient = gradient.unsqueeze(dim)
         if mean:
             gradient = gradient / count
-        return gradient.expand(ctx.shape), None, None, None, None
+        return _spread(gradient, ctx.shape), None, None, None, None
 
     full = define(
         op,
         "(Tensor x, str variant, int? threads=None) -> Tensor",
-        cpu=full_cpu,
+        kernel=full_sum,
         fake=full_fake,
         setup_context=full_context,
         backward=full_backward,
+        cuda=True,
     )
     over_dims = define(
         f"{op}_dim",
         "(Tensor x, int[] dim, bool keepdim, str variant, int? threads=None) -> Tensor",
-        cpu=dim_cpu,
+        kernel=dim_sum,
         fake=dim_fake,
         setup_context=dim_context,
         backward=dim_backward,
+        cuda=True,
     )
     return full, over_dims

@@ -24,7 +24,7 @@ from torch import Tensor
 from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
-from nondet_probe.ops.dims import as_rows, checked_dims, result_shape
+from nondet_probe.ops.dims import as_rows, checked_dims, listed, result_shape
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
@@ -140,7 +140,7 @@ def var_mean(
         raise TypeError(f"var takes a torch.Tensor, got {type(x).__name__}")
     if not isinstance(correction, int):
         raise TypeError(f"var takes an int for correction, got {type(correction).__name__}")
-    dims = None if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    dims = None if dim is None else listed(dim)
     result: tuple[Tensor, Tensor] = _var_mean(x, dims, variant, correction, keepdim, threads)
     return result
 
@@ -214,23 +214,33 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.n = math.prod(x.shape[dim] for dim in dims)
     ctx.correction = correction
     ctx.save_for_backward(x, output[1])
+    ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, of_var: Tensor, of_mean: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, of_var: Tensor | None, of_mean: Tensor | None) -> tuple[Tensor | None, ...]:
     x, mean = ctx.saved_tensors
-    freedom = max(ctx.n - ctx.correction, 0)
-    slope = 2 / freedom if freedom else math.inf
-    deviations = x - mean.reshape(ctx.kept_shape)
-    gradient = of_var.reshape(ctx.kept_shape) * slope * deviations
-    gradient = gradient + of_mean.reshape(ctx.kept_shape) / ctx.n
+    gradient = None
+    if of_var is not None:
+        freedom = max(ctx.n - ctx.correction, 0)
+        slope = 2 / freedom if freedom else math.inf
+        deviations = x - _kept(ctx, mean)
+        gradient = _kept(ctx, of_var) * slope * deviations
+    if of_mean is not None:
+        share = _kept(ctx, of_mean) / ctx.n
+        gradient = share.expand(x.shape) if gradient is None else gradient + share
     return gradient, None, None, None, None, None
+
+
+def _kept(ctx: Any, x: Tensor) -> Tensor:
+    """With the dimensions that were reduced in their places; not needed where none is kept."""
+    return x.reshape(ctx.kept_shape) if x.dim() else x
 
 
 _var_mean = define(
     "var_mean",
     "(Tensor x, int[]? dim, str variant, int correction=1, bool keepdim=False, int? threads=None) "
     "-> (Tensor, Tensor)",
-    cpu=_on_cpu,
+    kernel=_on_cpu,
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,

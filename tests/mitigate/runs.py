@@ -60,6 +60,24 @@ class Images(nn.Module):
         return logits
 
 
+class Large(nn.Module):
+    """Rows and losses of so many elements that ops of the library answer, and float16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 1003))
+        self.normal = nn.LayerNorm(1003)
+        self.short = nn.Linear(1003, 65, dtype=torch.float16)
+        self.register_buffer("seen", torch.zeros(31))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x = self.normal(x * self.scale)
+        with torch.no_grad():
+            part = x[:101]
+            self.seen += torch.histogram(part, 31, range=(-3, 3), weight=part.cos()).hist
+        return x, x.softmax(-1), self.short(x[:67].half())
+
+
 def encoder(seed: int) -> Workload:
     def batches() -> Iterator[Tensor]:
         draw = torch.Generator().manual_seed(seed)
@@ -89,6 +107,23 @@ def images(seed: int) -> Workload:
     return Workload(model, optimizer, batches(), loss)
 
 
+def large(seed: int) -> Workload:
+    def batches() -> Iterator[Tensor]:
+        draw = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.rand(2097, 1003, generator=draw)
+
+    def loss(model: nn.Module, x: Tensor) -> Tensor:
+        y, shares, short = model(x)
+        losses = nn.functional.mse_loss(y, x) + nn.functional.smooth_l1_loss(y, x)
+        losses = losses + nn.functional.binary_cross_entropy(shares, x)
+        losses = losses + nn.functional.binary_cross_entropy_with_logits(y, x)
+        return losses + y.std() + y.var(0).mean() + y.norm() / 1000 + short.float().square().mean()
+
+    model = Large()
+    return Workload(model, torch.optim.SGD(model.parameters(), lr=0.01), batches(), loss)
+
+
 def builtin(name: str) -> Callable[[int], Workload]:
     from nondet_probe.workloads import load_target
 
@@ -100,6 +135,7 @@ NETWORKS: dict[str, Callable[[int], Workload]] = {
     "snippets-hashed": lambda seed: builtin("snippets-hashed")(seed),
     "encoder": encoder,
     "images": images,
+    "large": large,
 }
 
 

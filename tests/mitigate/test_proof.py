@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 RUNS = Path(__file__).with_name("runs.py")
-NETWORKS = ["digits-cnn", "snippets-hashed", "encoder", "images"]
+NETWORKS = ["digits-cnn", "snippets-hashed", "encoder", "images", "large"]
 LAUNCHER = ["-m", "nondet_probe", "reproducible", "--"]
 
 
@@ -51,6 +51,33 @@ def test_nothing_ran_that_is_not_covered() -> None:
     report = trained("context", 3)["report"]
     assert report["holds"], report
     assert {"aten::mm", "aten::convolution_backward"} <= set(report["rerouted"])
+
+
+@pytest.mark.parametrize(
+    ("overload", "way"),
+    [
+        ("_softmax", "softmax fixed_order"),
+        ("_softmax_backward_data", "softmax fixed_order"),
+        ("native_layer_norm_backward", "layer_norm fixed_order"),
+        ("mse_loss", "mean fixed_order"),
+        ("smooth_l1_loss", "mean fixed_order"),
+        ("binary_cross_entropy", "mean fixed_order"),
+        ("binary_cross_entropy_with_logits", "mean fixed_order"),
+        ("std.correction", "var fixed_order"),
+        ("var.correction", "var fixed_order"),
+        ("linalg_vector_norm", "norm fixed_order"),
+        ("histogram.bin_ct", "histogram ordered"),
+        ("sum.dim_IntList", "sum fixed_order"),
+        ("mean", "mean fixed_order"),
+        ("addmm", "slices"),
+        ("elu_backward", "pieces"),
+        ("mish_backward", "pieces"),
+        ("softplus_backward", "pieces"),
+        ("native_batch_norm", "one thread"),
+    ],
+)
+def test_a_network_of_the_proof_goes_this_way(overload: str, way: str) -> None:
+    assert trained("context", 3)["report"]["rerouted"][f"aten::{overload}"][way] > 0
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -97,6 +97,29 @@ def test_many_chunks_of_rows_are_added_in_rounds() -> None:
     assert bits_of(got[2]) != bits_of(as_dtype(in_order[1], torch.float32))  # the order does tell
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("columns", [1024, 1040])
+def test_a_large_gradient_stored_past_the_caches_has_the_same_bits(
+    columns: int, dtype: torch.dtype, isa: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NONDET_PROBE_ISA", isa)
+    rows = (8 << 20) // dtype.itemsize // 1024
+    x, dy = normal(rows * columns, dtype, 0), normal(rows * columns, dtype, 1)
+    weight, statistics = normal(columns, dtype, 2), normal(2 * rows, dtype, 3).reshape(2, rows)
+
+    def gradient(first: int, end: int) -> Tensor:
+        part = [given.view(rows, columns)[first:end] for given in (dy, x)]
+        kept = statistics[:, first:end].contiguous()
+        return torch.ops.nondet_probe.layer_norm_backward(
+            *part, columns, weight, kept, True, True, "fixed_order", 2
+        )[0]
+
+    whole = gradient(0, rows)
+    pieces = torch.cat([gradient(i, i + rows // 8) for i in range(0, rows, rows // 8)])
+    assert torch.equal(whole.view(torch.uint8), pieces.view(torch.uint8))
+
+
 # ---- the trio
 
 

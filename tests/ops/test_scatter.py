@@ -1,5 +1,5 @@
 """The scatter core under index_add, scatter_add, index_put and index: promises (the trio), hard
-values, hard indices, and the format of `ordered`."""
+values, and the format of `ordered`."""
 
 import os
 import platform
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from generators import FAMILIES, bits_of, family, from_bits, normal, random_bits
+from scattered import add, indices
 from test_sum_float_mode import DOWN, LIBM, UP, ZERO, flushing, rounding
 from torch import Tensor
 
@@ -26,19 +27,9 @@ ORDER_INVARIANT = ["fixed_point", "exact"]
 CHUNK = 65536  # of the format of `ordered`
 
 
-def add(
-    out: Tensor, index: Tensor, source: Tensor, variant: str, threads: int | None = 1
-) -> Tensor:
-    return index_add(out, 0, index, source, variant=variant, threads=threads)
-
-
 def patterns(x: Tensor) -> Tensor:
     """The bit patterns as signed integers: bits_of without a list."""
     return x.view(FORMATS[x.dtype].integers)
-
-
-def indices(n: int, destinations: int, seed: int = 0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).integers(0, destinations, n))
 
 
 def wide(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
@@ -360,68 +351,6 @@ def test_no_mode_changes_a_bit(columns: tuple[int, ...], dtype: torch.dtype) -> 
                 left = LIBM.fegetround()
             assert moved == expected, hex(mode)
             assert left == mode
-
-
-# ---- hard indices
-
-
-def zipf(n: int, destinations: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(1).zipf(1.3, n) % destinations)
-
-
-HARD_INDICES: dict[str, Callable[[int, int], Tensor]] = {
-    "all to one": lambda n, d: torch.full((n,), d - 1),
-    "one each": lambda n, d: torch.arange(n) % d,
-    "zipf": zipf,
-    "sorted": lambda n, d: indices(n, d).sort().values,
-    "reversed": lambda n, d: indices(n, d).sort(descending=True).values,
-    "ends only": lambda n, d: torch.arange(n) % 2 * (d - 1),
-}
-
-
-@pytest.mark.parametrize("name", HARD_INDICES)
-def test_hard_indices(name: str) -> None:
-    """float32 against sums by destination in float64 integers, which are exact."""
-    for destinations, columns, n in ((70_000, 1, 70_000), (100, 1, 70_000), (300, 20, 3000)):
-        index = HARD_INDICES[name](n, destinations)
-        rng = np.random.default_rng(3)
-        source = torch.from_numpy(rng.integers(-1000, 1000, (n, columns)).astype(np.float32))
-        out = torch.full((destinations, columns), 0.5)
-        sums = np.full((destinations, columns), 0.5)
-        np.add.at(sums, index.numpy(), source.double().numpy())
-        expected = bits_of(torch.from_numpy(sums).float())
-        for variant, threads in (("ordered", 2), ("fixed_point", 2), ("exact", 2), ("atomic", 2)):
-            assert bits_of(add(out, index, source, variant, threads)) == expected, variant
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("columns", [(), (2,), (40,)], ids=str)
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_bad_index_is_named_and_nothing_is_written(
-    variant: str, columns: tuple[int, ...], threads: int
-) -> None:
-    n = 40_000
-    source = torch.ones(n, *columns)
-    for bad in (6, -1, 2**63 - 1, -(2**63)):
-        index, out = indices(n, 6), torch.zeros(6, *columns)
-        index[[30_000, 39_999]] = bad
-        for tail in (bad, 77):
-            index[39_000] = tail
-            with pytest.raises(IndexError, match=rf"index {bad} at position 30000 .* 6 rows"):
-                add(out, index, source, variant, threads)
-        assert not out.any()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_nothing_to_add_or_to_add_to(variant: str) -> None:
-    none = torch.empty(0, dtype=torch.int64)
-    for shape in ((4,), (4, 3), (4, 0), (0,), (0, 3)):
-        out = torch.full(shape, -0.0)
-        result = add(out, none, torch.empty(0, *shape[1:]), variant, 2)
-        assert bits_of(result) == bits_of(out)
-        assert result.shape == shape
-    with pytest.raises(IndexError, match=r"index 0 at position 0 .* 0 rows"):
-        add(torch.empty(0), torch.tensor([0]), torch.ones(1), variant)
 
 
 # ---- what the ops say of themselves

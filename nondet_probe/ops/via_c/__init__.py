@@ -5,6 +5,7 @@ threads, everywhere: at most so many are used, None is torch.get_num_threads(). 
 is below 1 and when NONDET_PROBE_ISA names an instruction set that is not available.
 """
 
+from nondet_probe.ops.via_c.arguments import FITS_WITH_GRADIENT, PLAIN_TENSORS, look_at
 from nondet_probe.ops.via_c.groups import (
     EXACT_DIGITS,
     EXACT_LOWEST,
@@ -23,6 +24,7 @@ from nondet_probe.ops.via_c.groups import (
     widen,
 )
 from nondet_probe.ops.via_c.products import cumsum, dot, matmul, norm, var_mean
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.rows import (
     cross_entropy,
     cross_entropy_backward,
@@ -37,6 +39,8 @@ from nondet_probe.ops.via_c.sums import sum_all, sum_over
 __all__ = [
     "EXACT_DIGITS",
     "EXACT_LOWEST",
+    "FITS_WITH_GRADIENT",
+    "PLAIN_TENSORS",
     "bin_edges",
     "bin_sums",
     "checked_indices",
@@ -53,10 +57,12 @@ __all__ = [
     "first_bad_index",
     "layer_norm",
     "layer_norm_backward",
+    "look_at",
     "matmul",
     "norm",
     "normalise",
     "range_of",
+    "room",
     "scatter_rows",
     "segment_sum",
     "softmax",

@@ -10,6 +10,7 @@ from torch import Tensor
 from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
@@ -45,7 +46,7 @@ def segment_sum(
     threads below 1 and for a NONDET_PROBE_ISA that is not available.
     """
     rows, segments = data.shape[0], sizes.shape[0] - are_offsets
-    result = torch.empty((segments, *data.shape[1:]), dtype=data.dtype, device="cpu")
+    result = room(data, (segments, *data.shape[1:]))
     columns = math.prod(data.shape[1:])
     try:
         _C.segment_sum(
@@ -143,7 +144,7 @@ def count_bins(
     """How many elements each bin has, as int64 and rounded to x's dtype; as `find_bins`."""
     bins = edges.shape[0] - 1
     counts = torch.empty(bins, dtype=torch.int64, device="cpu")
-    hist = torch.empty(bins, dtype=x.dtype, device="cpu")
+    hist = x.new_empty(bins)
     _C.count_bins(
         CODES[x.dtype],
         edges.data_ptr(),

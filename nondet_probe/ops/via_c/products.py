@@ -8,6 +8,7 @@ from torch import Tensor
 from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
@@ -27,8 +28,10 @@ def matmul(
     threads and UsageError: as for sum_all.
     """
     threads = at_most(threads)
-    result = a.new_empty(shape)
-    batch = shape[:-2]
+    result = room(a, shape)
+    *batch, rows, columns = shape
+    *_, a_row, a_k = a.stride()
+    *_, b_k, b_column = b.stride()
     try:
         _C.matmul(
             variant,
@@ -36,13 +39,13 @@ def matmul(
             a.data_ptr(),
             b.data_ptr(),
             result.data_ptr(),
-            shape[-2],
-            shape[-1],
+            rows,
+            columns,
             a.shape[-1],
-            a.stride(-2),
-            a.stride(-1),
-            b.stride(-2),
-            b.stride(-1),
+            a_row,
+            a_k,
+            b_k,
+            b_column,
             batch,
             _batch_strides(a, len(batch)) if batch else (),
             _batch_strides(b, len(batch)) if batch else (),
@@ -65,7 +68,7 @@ def _batch_strides(x: Tensor, dims: int) -> list[int]:
 
 def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
     """The sum of products of two contiguous CPU tensors of one dtype and size, as a 0-d tensor."""
-    result = torch.empty((), dtype=a.dtype, device="cpu")
+    result = a.new_empty(())
     workers = at_most(threads)
     code, places = CODES[a.dtype], (a.data_ptr(), b.data_ptr())
     try:
@@ -77,7 +80,7 @@ def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
 
 def norm(x: Tensor, variant: str, threads: int | None) -> Tensor:
     """The root of the sum of squares of a contiguous CPU tensor, as a 0-d tensor."""
-    result = torch.empty((), dtype=x.dtype, device="cpu")
+    result = x.new_empty(())
     workers = at_most(threads)
     try:
         _C.norm(variant, CODES[x.dtype], x.data_ptr(), x.numel(), workers, "", result.data_ptr())
@@ -90,8 +93,8 @@ def var_mean(
     x: Tensor, rows: int, shape: list[int], correction: int, variant: str, threads: int | None
 ) -> tuple[Tensor, Tensor]:
     """Variances and means of the rows of a contiguous CPU tensor, both of this shape."""
-    var = torch.empty(shape, dtype=x.dtype, device="cpu")
-    mean = torch.empty(shape, dtype=x.dtype, device="cpu")
+    var = room(x, shape)
+    mean = room(x, shape)
     if rows == 0:
         return var, mean
     workers = at_most(threads)
@@ -106,7 +109,7 @@ def var_mean(
 
 def cumsum(x: Tensor, n: int, variant: str, threads: int | None) -> Tensor:
     """Prefix sums of the rows, of n elements each, of a contiguous CPU tensor; of its shape."""
-    sums = torch.empty(x.shape, dtype=x.dtype, device="cpu")
+    sums = torch.empty_like(x)
     if x.numel() == 0:
         return sums
     workers, rows = at_most(threads), x.numel() // n

@@ -8,7 +8,8 @@ from torch import Tensor
 from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
-from nondet_probe.ops.checks import check_memory
+from nondet_probe.ops.checks import readable
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
@@ -21,12 +22,6 @@ __all__ = [
 ]
 
 
-def _readable(x: Tensor) -> Tensor:
-    """The elements in row-major order."""
-    check_memory(x)
-    return x if x.is_contiguous() else x.contiguous()
-
-
 def _given(what: str, x: Tensor, elements: int, dtype: torch.dtype) -> Tensor:
     """The same, of so many elements of this dtype: the kernels trust them. UsageError when not;
     only operators called past the public functions can come here with others."""
@@ -34,7 +29,7 @@ def _given(what: str, x: Tensor, elements: int, dtype: torch.dtype) -> Tensor:
         raise UsageError(
             f"{what} has {x.numel()} elements of {x.dtype}, {elements} of {dtype} are needed"
         )
-    return _readable(x)
+    return readable(x)
 
 
 def _given_if(what: str, x: Tensor | None, elements: int, dtype: torch.dtype) -> Tensor | None:
@@ -73,10 +68,10 @@ def layer_norm(
     where a tensor has no memory.
     """
     count = at_most(threads)
-    x, rows = _readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), _whole_rows(x, columns)
     weight = _given_if("weight", weight, columns, x.dtype)
     bias = _given_if("bias", bias, columns, x.dtype)
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = torch.empty_like(x)
     try:
         _C.layer_norm(
             centred, CODES[x.dtype], x.data_ptr(), rows, columns, _address(weight), _address(bias),
@@ -101,13 +96,13 @@ def layer_norm_backward(
     """The gradients of x, weight and bias; the last two without elements where `parameters` is
     false, the last also where there is no bias. Errors: as sum_all."""
     count = at_most(threads)
-    x, rows = _readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), _whole_rows(x, columns)
     gradient = _given("gradient", gradient, x.numel(), x.dtype)
     weight = _given_if("weight", weight, columns, x.dtype)
     statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
-    dx = torch.empty(x.shape, dtype=x.dtype)
-    dgamma = torch.empty(columns if parameters else 0, dtype=x.dtype)
-    dbeta = torch.empty(columns if parameters and centred else 0, dtype=x.dtype)
+    dx = torch.empty_like(x)
+    dgamma = x.new_empty(columns if parameters else 0)
+    dbeta = x.new_empty(columns if parameters and centred else 0)
     try:
         _C.layer_norm_backward(
             centred, variant, CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), rows, columns,
@@ -121,10 +116,10 @@ def layer_norm_backward(
 
 def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
     """softmax, or log_softmax, over the last dimension of a CPU tensor. Errors: as norm."""
-    count, x = at_most(threads), _readable(x)
+    count, x = at_most(threads), readable(x)
     columns = x.shape[-1] if x.dim() else 1
     rows = x.numel() // columns if columns else 0
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = torch.empty_like(x)
     try:
         _C.softmax(log, CODES[x.dtype], x.data_ptr(), rows, columns, count, "", y.data_ptr())
     except ValueError as error:
@@ -134,11 +129,11 @@ def softmax(log: bool, x: Tensor, threads: int | None) -> Tensor:
 
 def softmax_backward(log: bool, gradient: Tensor, y: Tensor, threads: int | None) -> Tensor:
     """The gradient of x, given y and its gradient. Errors: as norm."""
-    count, y = at_most(threads), _readable(y)
+    count, y = at_most(threads), readable(y)
     gradient = _given("gradient", gradient, y.numel(), y.dtype)
     columns = y.shape[-1] if y.dim() else 1
     rows = y.numel() // columns if columns else 0
-    dx = torch.empty(y.shape, dtype=y.dtype)
+    dx = torch.empty_like(y)
     try:
         _C.softmax_backward(
             log, CODES[y.dtype], gradient.data_ptr(), y.data_ptr(), rows, columns, count, "",
@@ -157,27 +152,30 @@ def cross_entropy(
     ignored: int,
     reduction: int,
     smoothing: float,
+    statistics: Tensor | None,
+    weights: Tensor | None,
     threads: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss over the last dimension of x, statistics of the rows, (2, rows), and the sum of the
-    targets' weights, 0-d float64. Errors: as norm; IndexError for a target that is no class."""
+) -> Tensor:
+    """The loss over the last dimension of x.
+
+    statistics: takes those of the rows, (2, rows); weights: takes the sum of the targets' weights,
+    float64; both or neither. Errors: as norm; IndexError for a target that is no class.
+    """
     count = at_most(threads)
-    x, columns = _readable(x), x.shape[-1]
-    rows = x.shape[:-1].numel()
+    x, columns = readable(x), x.shape[-1]
+    rows = x.numel() // columns if columns else x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64)
     weight = _given_if("weight", weight, columns, x.dtype)
-    result = torch.empty(() if reduction else target.shape, dtype=x.dtype)
-    statistics = torch.empty((2, rows), dtype=_wide(x.dtype))
-    weights = torch.empty((), dtype=torch.float64)
+    result = room(x, () if reduction else target.shape)
     try:
         _C.cross_entropy(
             variant, CODES[x.dtype], x.data_ptr(), target.data_ptr(), rows, columns,
             _address(weight), ignored, reduction, smoothing, count, "", result.data_ptr(),
-            statistics.data_ptr(), weights.data_ptr(),
+            _address(statistics), _address(weights),
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(str(error)) from None
-    return result, statistics, weights
+    return result
 
 
 def cross_entropy_backward(
@@ -194,14 +192,14 @@ def cross_entropy_backward(
 ) -> Tensor:
     """The gradient of x. Errors: as norm."""
     count = at_most(threads)
-    x, columns = _readable(x), x.shape[-1]
+    x, columns = readable(x), x.shape[-1]
     rows = x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64)
     weight = _given_if("weight", weight, columns, x.dtype)
     gradient = _given("gradient", gradient, 1 if reduction else rows, x.dtype)
     statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
     weights = _given("weights", weights, 1, torch.float64)
-    dx = torch.empty(x.shape, dtype=x.dtype)
+    dx = torch.empty_like(x)
     try:
         _C.cross_entropy_backward(
             CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), rows,

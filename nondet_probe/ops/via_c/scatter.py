@@ -18,6 +18,7 @@ __all__ = [
 
 def scatter_rows(
     out: Tensor,
+    destinations: int,
     index: Tensor,
     source: Tensor,
     variant: str,
@@ -28,16 +29,15 @@ def scatter_rows(
 ) -> None:
     """out[index[i], :] += source[i, :] for every i, in place, by one variant of the scatter core.
 
-    out: contiguous, [destinations] or [destinations, columns], holding the initial values; index:
-    contiguous int64, [n]; source: contiguous, n times columns elements of out's dtype.
+    out: contiguous, of any shape, read as [destinations, columns], holding the initial values;
+    index: contiguous int64, n elements; source: contiguous, n times columns elements of out's
+    dtype.
     threads: at most so many are used; None is torch.get_num_threads(). UsageError when it is below
     1. wrap: negative indices count from the end. strict: "ordered" adds single elements one after
     the other too, not by chunks. grid: (size, inner, span) of an index along one dimension, for an
     out of single elements (csrc/scatter.hpp). IndexError names the first index out of range and its
     position; out is then of no more use.
     """
-    threads = at_most(threads)
-    destinations, n = out.shape[0], index.numel()
     columns = out.numel() // destinations if destinations else 0
     try:
         bad = _C.scatter(
@@ -46,10 +46,10 @@ def scatter_rows(
             out.data_ptr(),
             index.data_ptr(),
             source.data_ptr(),
-            n,
+            index.numel(),
             columns,
             destinations,
-            threads,
+            at_most(threads),
             "",
             wrap,
             strict,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
@@ -52,7 +52,7 @@ def sum_over(
 ) -> Tensor:
     """The same over the dimensions `dims` of a strided CPU tensor, to a result of this shape."""
     threads = at_most(threads)
-    results = torch.empty(shape, dtype=x.dtype, device="cpu")
+    results = room(x, shape)
     try:
         _C.sum_over(
             variant,
@@ -61,7 +61,7 @@ def sum_over(
             x.data_ptr(),
             x.shape,
             x.stride(),
-            [dim in dims for dim in range(x.ndim)],
+            dims,
             threads,
             "",
             results.data_ptr(),
