@@ -11,6 +11,7 @@
 #include "cumsum_device.hpp"
 #include "digest_device.hpp"
 #include "dot_device.hpp"
+#include "matmul_device.hpp"
 #include "sum_device.hpp"
 #include "variants.hpp"
 
@@ -84,5 +85,28 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     ndp::cumsum({ndp::cumsum_variant(variant), static_cast<ndp::Dtype>(dtype), at(x), rows, n,
                  at(sums), blocks},
                 at(workspace), at(stream));
+  });
+
+  m.def("matmul_workspace", [](const std::string& variant, int dtype, int64_t rows, int64_t columns,
+                               int64_t k, int64_t batches) {
+    ndp::Matmul job{};
+    job.dtype = static_cast<ndp::Dtype>(dtype);
+    job.batch = {batches};
+    job.m = rows;
+    job.n = columns;
+    job.k = k;
+    return ndp::matmul_workspace(job, ndp::matmul_variant(variant));
+  });
+  m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
+                     uintptr_t result, int64_t rows, int64_t columns, int64_t k,
+                     int64_t a_row_stride, int64_t a_k_stride, int64_t b_k_stride,
+                     int64_t b_column_stride, const std::vector<int64_t>& batch,
+                     const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides, uintptr_t workspace, int blocks,
+                     uintptr_t stream) {
+    ndp::matmul({static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch, a_batch_strides,
+                 b_batch_strides, rows, columns, k, a_row_stride, a_k_stride, b_k_stride,
+                 b_column_stride},
+                ndp::matmul_variant(variant), at(workspace), blocks, at(stream));
   });
 }

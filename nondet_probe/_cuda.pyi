@@ -65,3 +65,29 @@ def cumsum(
     stream: int,
     /,
 ) -> None: ...
+
+# Strides in elements, 0 where a batch dimension is repeated; the result is contiguous.
+def matmul_workspace(
+    variant: str, dtype: int, rows: int, columns: int, k: int, batches: int, /
+) -> int: ...
+def matmul(
+    variant: str,
+    dtype: int,
+    a: int,
+    b: int,
+    result: int,
+    rows: int,
+    columns: int,
+    k: int,
+    a_row_stride: int,
+    a_k_stride: int,
+    b_k_stride: int,
+    b_column_stride: int,
+    batch: Sequence[int],
+    a_batch_strides: Sequence[int],
+    b_batch_strides: Sequence[int],
+    workspace: int,
+    blocks: int,
+    stream: int,
+    /,
+) -> None: ...

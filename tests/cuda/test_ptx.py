@@ -16,12 +16,17 @@ DECLARED = {
     "sum": {
         r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),
         r"sum_parts<(float|ndp::\w+), \(ndp::SumVariant\)0>": frozenset({"add.f32"}),
-    }
+    },
+    "matmul": {
+        r"matmul_tiles<double, \(ndp::MatmulVariant\)0>": frozenset({"add.f64"}),
+        r"matmul_tiles<(float|ndp::\w+), \(ndp::MatmulVariant\)0>": frozenset({"add.f32"}),
+    },
 }
 
 # Where one is part of the format, or of a proof: what the rounding of a product took.
 FUSED = {
     "dot": [r"dot_exact<double>"],
+    "matmul": [r"matmul_tiles<", r"matmul_exact<double>"],
 }
 
 

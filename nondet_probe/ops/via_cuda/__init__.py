@@ -5,7 +5,7 @@ Everything runs on the device's current stream and waits for nothing, but where 
 `threads` means nothing on a GPU: UsageError when it is given.
 """
 
-from nondet_probe.ops.via_cuda.products import cumsum, dot, norm
+from nondet_probe.ops.via_cuda.products import cumsum, dot, matmul, norm
 from nondet_probe.ops.via_cuda.sums import sum_all, sum_over
 
-__all__ = ["cumsum", "dot", "norm", "sum_all", "sum_over"]
+__all__ = ["cumsum", "dot", "matmul", "norm", "sum_all", "sum_over"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
+from nondet_probe.ops.via_c.products import batch_strides
 from nondet_probe.ops.via_cuda.library import (
     launch_blocks,
     library,
@@ -16,7 +19,50 @@ from nondet_probe.ops.via_cuda.library import (
     workspace,
 )
 
-__all__ = ["cumsum", "dot", "norm"]
+__all__ = ["cumsum", "dot", "matmul", "norm"]
+
+
+def matmul(
+    a: Tensor, b: Tensor, shape: tuple[int, ...], variant: str, threads: int | None
+) -> Tensor:
+    """The product, of this shape, of two tensors of one dtype and two dimensions or more.
+
+    No tensor cores: `fixed_split` and `splitk_ordered` have the bits of the CPU, chain by chain.
+    """
+    _check("matmul", variant, ("splitk_atomic", "splitk_ordered", "fixed_split", "exact"))
+    no_threads(threads)
+    result = torch.empty(shape, dtype=a.dtype, device=a.device)
+    *batch, rows, columns = shape
+    *_, a_row, a_k = a.stride()
+    *_, b_k, b_column = b.stride()
+    code, k = CODES[a.dtype], a.shape[-1]
+    with on_device(a):
+        size = library().matmul_workspace(variant, code, rows, columns, k, math.prod(batch))
+        memory = workspace(a, size)
+        try:
+            library().matmul(
+                variant,
+                code,
+                a.data_ptr(),
+                b.data_ptr(),
+                result.data_ptr(),
+                rows,
+                columns,
+                k,
+                a_row,
+                a_k,
+                b_k,
+                b_column,
+                batch,
+                batch_strides(a, len(batch)),
+                batch_strides(b, len(batch)),
+                memory.data_ptr(),
+                launch_blocks(),
+                stream_of(a),
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+    return result
 
 
 def dot(a: Tensor, b: Tensor, variant: str, threads: int | None) -> Tensor:
