@@ -10,8 +10,11 @@
 #include <vector>
 
 #include "bins_device.hpp"
+#include "cumsum_device.hpp"
 #include "digest_device.hpp"
+#include "dot_device.hpp"
 #include "layer_norm_device.hpp"
+#include "matmul_device.hpp"
 #include "scatter_device.hpp"
 #include "segment_sum_device.hpp"
 #include "softmax_device.hpp"
@@ -163,7 +166,6 @@ PYBIND11_MODULE(NDP_MODULE, m) {
                             blocks, at(stream));
   });
 
-
   // layer_norm, rms_norm: null addresses are 0.
   m.def("layer_norm", [](bool centred, int dtype, uintptr_t x, int64_t rows, int64_t columns,
                          uintptr_t weight, uintptr_t bias, double eps, uintptr_t y,
@@ -246,5 +248,52 @@ PYBIND11_MODULE(NDP_MODULE, m) {
     ndp::var_mean({ndp::var_variant(variant), static_cast<ndp::Dtype>(dtype), at(x), rows, n,
                    correction, at(var), at(mean), blocks},
                   at(workspace), at(stream));
+  });
+
+  // A norm is the root of the product of x with itself.
+  m.def("dot_workspace", [](const std::string& variant, int dtype, int64_t n, int blocks) {
+    return ndp::dot_workspace({ndp::dot_variant("dot", variant), static_cast<ndp::Dtype>(dtype),
+                               false, nullptr, nullptr, n, nullptr, blocks});
+  });
+  m.def("dot", [](const std::string& variant, int dtype, bool root, uintptr_t a, uintptr_t b,
+                  int64_t n, uintptr_t result, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::dot({ndp::dot_variant(root ? "norm" : "dot", variant), static_cast<ndp::Dtype>(dtype),
+              root, at(a), at(b), n, at(result), blocks},
+             at(workspace), at(stream));
+  });
+
+  m.def("cumsum_workspace", [](const std::string& variant, int dtype, int64_t rows, int64_t n,
+                               int blocks) {
+    return ndp::cumsum_workspace({ndp::cumsum_variant(variant), static_cast<ndp::Dtype>(dtype),
+                                  nullptr, rows, n, nullptr, blocks});
+  });
+  m.def("cumsum", [](const std::string& variant, int dtype, uintptr_t x, int64_t rows, int64_t n,
+                     uintptr_t sums, uintptr_t workspace, int blocks, uintptr_t stream) {
+    ndp::cumsum({ndp::cumsum_variant(variant), static_cast<ndp::Dtype>(dtype), at(x), rows, n,
+                 at(sums), blocks},
+                at(workspace), at(stream));
+  });
+
+  m.def("matmul_workspace", [](const std::string& variant, int dtype, int64_t rows, int64_t columns,
+                               int64_t k, int64_t batches) {
+    ndp::Matmul job{};
+    job.dtype = static_cast<ndp::Dtype>(dtype);
+    job.batch = {batches};
+    job.m = rows;
+    job.n = columns;
+    job.k = k;
+    return ndp::matmul_workspace(job, ndp::matmul_variant(variant));
+  });
+  m.def("matmul", [](const std::string& variant, int dtype, uintptr_t a, uintptr_t b,
+                     uintptr_t result, int64_t rows, int64_t columns, int64_t k,
+                     int64_t a_row_stride, int64_t a_k_stride, int64_t b_k_stride,
+                     int64_t b_column_stride, const std::vector<int64_t>& batch,
+                     const std::vector<int64_t>& a_batch_strides,
+                     const std::vector<int64_t>& b_batch_strides, uintptr_t workspace, int blocks,
+                     uintptr_t stream) {
+    ndp::matmul({static_cast<ndp::Dtype>(dtype), at(a), at(b), at(result), batch, a_batch_strides,
+                 b_batch_strides, rows, columns, k, a_row_stride, a_k_stride, b_k_stride,
+                 b_column_stride},
+                ndp::matmul_variant(variant), at(workspace), blocks, at(stream));
   });
 }

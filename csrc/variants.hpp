@@ -1,11 +1,14 @@
 // The names of variants, for the files that Python calls: apart from the kernels' headers, because
 // files that are compiled once a level throw nothing. All throw std::invalid_argument for any
-// other name.
+// other name, dot_variant in the name of `op`.
 #pragma once
 
 #include <stdexcept>
 #include <string>
 
+#include "cumsum.hpp"
+#include "dot.hpp"
+#include "matmul.hpp"
 #include "rows_variant.hpp"
 #include "scatter.hpp"
 #include "segment_sum.hpp"
@@ -53,6 +56,27 @@ inline VarVariant var_variant(const std::string& name) {
   if (name == "fixed_order") return VarVariant::fixed_order;
   if (name == "exact") return VarVariant::exact;
   throw std::invalid_argument("var has no variant " + name);
+}
+
+inline DotVariant dot_variant(const std::string& op, const std::string& name) {
+  if (name == "fixed_order") return DotVariant::fixed_order;
+  if (name == "binned") return DotVariant::binned;
+  if (name == "exact") return DotVariant::exact;
+  throw std::invalid_argument(op + " has no variant " + name);
+}
+
+inline CumsumVariant cumsum_variant(const std::string& name) {
+  if (name == "fixed_order") return CumsumVariant::fixed_order;
+  if (name == "exact") return CumsumVariant::exact;
+  throw std::invalid_argument("cumsum has no variant " + name);
+}
+
+inline MatmulVariant matmul_variant(const std::string& name) {
+  if (name == "splitk_atomic") return MatmulVariant::splitk_atomic;
+  if (name == "splitk_ordered") return MatmulVariant::splitk_ordered;
+  if (name == "fixed_split") return MatmulVariant::fixed_split;
+  if (name == "exact") return MatmulVariant::exact;
+  throw std::invalid_argument("matmul has no variant " + name);
 }
 
 }  // namespace ndp

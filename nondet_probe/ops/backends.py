@@ -101,6 +101,12 @@ _IN_CUDA: Mapping[str, Mapping[str, Offer]] = {
     "cross_entropy": _ALL_OVER_ROWS,
     "index_add": _ALL_INTO_A_TABLE,
     "scatter_add": _ALL_INTO_A_TABLE,
+    "matmul": {
+        "splitk_atomic": Offer(_NONE, _ALL),
+        "splitk_ordered": Offer(_LAUNCH, _ALL, _ALL),
+        "fixed_split": Offer(_LAUNCH, _ALL, _ALL),
+        "exact": Offer(Guarantee.CORRECTLY_ROUNDED, _ALL, _ALL),
+    },
 }
 _OFFERS: Mapping[str, Mapping[str, Mapping[str, Offer]]] = {
     "cuda": _IN_CUDA,

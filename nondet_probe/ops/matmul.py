@@ -21,12 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import backends, via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.products import exact_dot, numbers
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["folded", "matmul", "matmul_ref", "shape_of_product"]
 
@@ -229,7 +230,7 @@ def _on_cpu(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> T
     shape = shape_of_product(a, b, variant)
     check_memory(a)
     check_memory(b)
-    return via_c.matmul(a, b, shape, variant, threads)
+    return via(a).matmul(a, b, shape, variant, threads)  # type: ignore[no-any-return]
 
 
 def _without_data(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
@@ -290,4 +291,5 @@ _matmul = define(
     fake=_without_data,
     setup_context=_keep_factors,
     backward=_backward,
+    cuda=True,
 )

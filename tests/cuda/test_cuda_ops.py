@@ -17,7 +17,21 @@ Grid = Callable[[int, int], None]
 # What has kernels for CUDA so far.
 OPS = (
     *("sum", "mean", "index_add", "scatter_add", "index_put", "segment_sum", "embedding"),
-    *("bincount", "histogram", "softmax", "log_softmax", "layer_norm", "rms_norm", "cross_entropy"),
+    *(
+        "dot",
+        "norm",
+        "var",
+        "cumsum",
+        "matmul",
+        "index",
+        "bincount",
+        "histogram",
+        "softmax",
+        "log_softmax",
+        "layer_norm",
+        "rms_norm",
+        "cross_entropy",
+    ),
 )
 CELLS = [
     (case, variant.name)

@@ -19,6 +19,7 @@ from nondet_probe.ops.via_cuda.groups import (
     segment_sum,
     widen,
 )
+from nondet_probe.ops.via_cuda.products import cumsum, dot, matmul, norm
 from nondet_probe.ops.via_cuda.rows import (
     cross_entropy,
     cross_entropy_backward,
@@ -38,13 +39,17 @@ __all__ = [
     "count_bins",
     "cross_entropy",
     "cross_entropy_backward",
+    "cumsum",
     "divide_rows",
+    "dot",
     "extremes",
     "falling_edge",
     "find_bins",
     "first_bad_index",
     "layer_norm",
     "layer_norm_backward",
+    "matmul",
+    "norm",
     "normalise",
     "range_of",
     "scatter_rows",
