@@ -191,7 +191,9 @@ def _on_cpu(
     dims = checked_dims(dim, x.ndim)
     check_memory(x)
     shape = result_shape(x.shape, dims, keepdim)
-    return via(x).var_mean(  # type: ignore[no-any-return]as_rows(x, dims), math.prod(shape), shape, correction, variant, threads)
+    return via(x).var_mean(  # type: ignore[no-any-return]
+        as_rows(x, dims), math.prod(shape), shape, correction, variant, threads
+    )
 
 
 def _without_data(
