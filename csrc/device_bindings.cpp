@@ -10,6 +10,7 @@
 #include "scatter_device.hpp"
 #include "segment_sum_device.hpp"
 #include "sum_device.hpp"
+#include "variants.hpp"
 
 namespace py = pybind11;
 

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "dtypes.hpp"
@@ -13,15 +12,6 @@
 namespace ndp {
 
 enum class ScatterVariant { atomic, ordered, fixed_point, exact };
-
-// Throws std::invalid_argument for any other name.
-inline ScatterVariant scatter_variant(const std::string& name) {
-  if (name == "atomic") return ScatterVariant::atomic;
-  if (name == "ordered") return ScatterVariant::ordered;
-  if (name == "fixed_point") return ScatterVariant::fixed_point;
-  if (name == "exact") return ScatterVariant::exact;
-  throw std::invalid_argument("scatter has no variant " + name);
-}
 
 // For single elements: an index along one dimension of a table of more. Element p then goes to
 // cell (p / span * size + index[p]) * inner + p % inner, and an index lies in [0, size).

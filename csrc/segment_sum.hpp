@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 
 #include "dtypes.hpp"
@@ -11,14 +10,6 @@
 namespace ndp {
 
 enum class SegmentVariant { atomic, ordered, exact };
-
-// Throws std::invalid_argument for any other name.
-inline SegmentVariant segment_variant(const std::string& name) {
-  if (name == "atomic") return SegmentVariant::atomic;
-  if (name == "ordered") return SegmentVariant::ordered;
-  if (name == "exact") return SegmentVariant::exact;
-  throw std::invalid_argument("segment_sum has no variant " + name);
-}
 
 // data: [rows, columns]; segment s is rows offsets[s] to offsets[s + 1] - 1. All contiguous.
 struct Segments {
