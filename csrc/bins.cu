@@ -11,9 +11,10 @@ namespace {
 
 constexpr int64_t kSharedBins = 8192;
 
-// The bin of element i; outside of [0, bins) for none.
+// ready() is the bin of element i, as a function; outside of [0, bins) for none.
 struct Given {
   const int64_t* index;
+  __device__ Given ready() const { return *this; }
   __device__ int64_t operator()(int64_t i) const { return index[i]; }
 };
 
@@ -24,27 +25,37 @@ struct Finder {
   int64_t bins;
   bool uniform;
 
-  __device__ int64_t operator()(int64_t i) const {
-    const T value = x[i], low = edges[0], high = edges[bins];
-    if (!(value >= low && value <= high)) return bins;
-    if (uniform) {
-      // Where the bin would be if edges were not rounded; a guess, for speed alone.
-      const double place = (static_cast<double>(value) - static_cast<double>(low)) /
-                           (static_cast<double>(high) - static_cast<double>(low)) *
-                           static_cast<double>(bins);
+  // What is the same for all elements, in registers.
+  struct Ready {
+    Finder of;
+    T low, high;
+    double per_width;  // NaN: no guess
+
+    __device__ int64_t operator()(int64_t i) const {
+      const T value = of.x[i];
+      if (!(value >= low && value <= high)) return of.bins;
+      // Where the bin would be if edges were not rounded; for speed alone.
+      const double place = (static_cast<double>(value) - static_cast<double>(low)) * per_width;
       if (place >= 0 && place < 0x1p62) {
-        const int64_t guess = static_cast<int64_t>(place) < bins - 1 ? static_cast<int64_t>(place)
-                                                                     : bins - 1;
-        if (edges[guess] <= value && value < edges[guess + 1]) return guess;
+        const int64_t found = static_cast<int64_t>(place);
+        const int64_t guess = found < of.bins - 1 ? found : of.bins - 1;
+        if (of.edges[guess] <= value && value < of.edges[guess + 1]) return guess;
       }
+      // The last edge that is not above; of bins without width at one place the last.
+      int64_t below = 0, above = of.bins + 1;
+      while (above - below > 1) {
+        const int64_t middle = below + (above - below) / 2;
+        (of.edges[middle] <= value ? below : above) = middle;
+      }
+      return below < of.bins ? below : of.bins - 1;
     }
-    // The last edge that is not above; of bins without width at one place the last.
-    int64_t below = 0, above = bins + 1;
-    while (above - below > 1) {
-      const int64_t middle = below + (above - below) / 2;
-      (edges[middle] <= value ? below : above) = middle;
-    }
-    return below < bins ? below : bins - 1;
+  };
+
+  __device__ Ready ready() const {
+    const T low = edges[0], high = edges[bins];
+    const double width = static_cast<double>(high) - static_cast<double>(low);
+    const double per_width = static_cast<double>(bins) / width;
+    return {*this, low, high, uniform ? per_width : __longlong_as_double(-1)};
   }
 };
 
@@ -56,11 +67,12 @@ template <class Find>
 __global__ void __launch_bounds__(kBlockThreads)
     count_in_blocks(Find find, int64_t n, int64_t bins, unsigned long long* counts) {
   NDP_SHARED(unsigned, own, kSharedBins);
+  const auto bin_of = find.ready();
   for (int64_t bin = threadIdx.x; bin < bins; bin += kBlockThreads) own[bin] = 0;
   __syncthreads();
 #pragma unroll 4
   for (int64_t i = own_thread(); i < n; i += all_threads()) {
-    const int64_t bin = find(i);
+    const int64_t bin = bin_of(i);
     if (bin >= 0 && bin < bins) atomicAdd(&own[bin], 1u);
   }
   __syncthreads();
@@ -71,9 +83,10 @@ __global__ void __launch_bounds__(kBlockThreads)
 template <class Find>
 __global__ void __launch_bounds__(kBlockThreads)
     count_at_once(Find find, int64_t n, int64_t bins, unsigned long long* counts) {
+  const auto bin_of = find.ready();
 #pragma unroll 4
   for (int64_t i = own_thread(); i < n; i += all_threads()) {
-    const int64_t bin = find(i);
+    const int64_t bin = bin_of(i);
     if (bin >= 0 && bin < bins) count_one(counts, bin, 1);
   }
 }
@@ -111,8 +124,9 @@ __global__ void __launch_bounds__(kBlockThreads)
 template <class T>
 __global__ void __launch_bounds__(kBlockThreads)
     find_all(Finder<T> find, int64_t n, int64_t* index) {
+  const auto bin_of = find.ready();
 #pragma unroll 4
-  for (int64_t i = own_thread(); i < n; i += all_threads()) index[i] = find(i);
+  for (int64_t i = own_thread(); i < n; i += all_threads()) index[i] = bin_of(i);
 }
 
 template <class T>
