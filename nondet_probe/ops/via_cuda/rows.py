@@ -167,27 +167,30 @@ def cross_entropy(
     ignored: int,
     reduction: int,
     smoothing: float,
+    statistics: Tensor | None,
+    weights: Tensor | None,
     threads: int | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss over the last dimension of x, statistics of the rows, (2, rows), and the sum of the
-    targets' weights, 0-d float64. Errors: as sum_over; IndexError for a target that is no class:
-    whether there is one is asked of the device, which waits for it."""
+) -> Tensor:
+    """The loss over the last dimension of x.
+
+    statistics: takes those of the rows, (2, rows); weights: takes the sum of the targets' weights,
+    float64. Errors: as sum_over; IndexError for a target that is no class: whether there is one is
+    asked of the device, which waits for it.
+    """
     no_threads(threads)
     x, columns = readable(x), x.shape[-1]
     rows = x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64, x)
     weight = _given_if("weight", weight, columns, x)
     result = torch.empty(() if reduction else target.shape, dtype=x.dtype, device=x.device)
-    statistics = torch.empty((2, rows), dtype=_wide(x.dtype), device=x.device)
-    weights = torch.empty((), dtype=torch.float64, device=x.device)
     first_bad = torch.full((), rows, dtype=torch.int64, device=x.device)
     code, blocks = CODES[x.dtype], launch_blocks()
     with on_device(x):
         memory = workspace(x, library().cross_entropy_workspace(variant, code, rows, blocks))
         library().cross_entropy(
             variant, code, x.data_ptr(), target.data_ptr(), rows, columns, _address(weight),
-            ignored, reduction, smoothing, result.data_ptr(), statistics.data_ptr(),
-            weights.data_ptr(), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
+            ignored, reduction, smoothing, result.data_ptr(), _address(statistics),
+            _address(weights), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
         )  # fmt: skip
     bad = int(first_bad)
     if bad < rows:
@@ -195,7 +198,7 @@ def cross_entropy(
             f"target {int(target.reshape(-1)[bad])} at position {bad} is not one of the "
             f"{columns} classes"
         )
-    return result, statistics, weights
+    return result
 
 
 def cross_entropy_backward(
