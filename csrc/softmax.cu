@@ -233,8 +233,10 @@ __global__ void __launch_bounds__(kThreads) entropy_rows(EntropyOf<T> job) {
     }
     if (threadIdx.x != 0) continue;
     job.loss[row] = loss;
-    job.most[row] = most;
-    job.total[row] = total;
+    if (job.most != nullptr) {
+      job.most[row] = most;
+      job.total[row] = total;
+    }
     if (job.row_weight != nullptr) job.row_weight[row] = weight;
     if (job.none != nullptr) job.none[row] = rounded_to<T>(loss);
   }
@@ -380,6 +382,7 @@ Rows<T> rows_of(const DeviceSoftmax& job) {
 struct Room {
   ExactTotal totals[2];
   double sums[2];  // or floats
+  double weights;  // where nobody asks for them
   unsigned long long counted;
 };
 template <class Partial>
@@ -411,7 +414,7 @@ EntropyOf<T> entropy_of(const DeviceEntropy& job) {
   of.smoothing = job.options.smoothing;
   of.reduction = job.options.reduction;
   of.most = static_cast<Partial*>(job.statistics);
-  of.total = of.most + job.rows;
+  of.total = of.most == nullptr ? nullptr : of.most + job.rows;
   of.gradient = static_cast<const T*>(job.gradient);
   of.weights = job.weights;
   of.result = static_cast<T*>(job.result);
@@ -476,7 +479,8 @@ void entropy(const DeviceEntropy& job, RowsVariant variant, int64_t* first_bad, 
     }
   }
   NDP_LAUNCH((entropy_finish<T>), 1, 1, stream, sums, exact ? room->totals : nullptr,
-             &room->counted, job.rows, weighted, job.options.reduction, of.result, job.weights);
+             &room->counted, job.rows, weighted, job.options.reduction, of.result,
+             job.weights != nullptr ? job.weights : &room->weights);
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ struct DeviceEntropy {
   const int64_t* target;
   const void* weight;    // `columns` elements, or null
   const void* gradient;  // of the result; unused forward
-  void* statistics;      // 2 * rows of P; written forward, read backward
-  double* weights;       // of the targets, their sum or number; written forward, read backward
+  void* statistics;      // 2 * rows of P; written forward if not null, read backward
+  double* weights;       // of the targets, their sum or number; the same
   void* result;          // the loss forward, the gradient of x backward
   int blocks;
 };

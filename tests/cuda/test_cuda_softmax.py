@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -42,12 +41,16 @@ def softmax_bits(via: object, log: bool, x: Tensor, dy: Tensor, y: Tensor) -> li
     ]
 
 
-def losses_of(via: Any, variant: str, x: Tensor, *options: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss, the rows' statistics and the sum of weights."""
-    dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
-    statistics = torch.zeros(2, x.shape[:-1].numel(), dtype=dtype)
-    weights = torch.zeros((), dtype=torch.float64)
-    return via.cross_entropy(variant, x, *options, statistics, weights, None), statistics, weights
+def loss_of(via: object, given: tuple[object, ...], keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and what is kept for the backward."""
+    x = given[1]
+    assert isinstance(x, Tensor)
+    wide = torch.float64 if x.dtype is torch.float64 else torch.float32
+    statistics = torch.full((2, x.shape[0]), 7, dtype=wide)
+    weights = torch.full((), 7, dtype=torch.float64)
+    kept = (statistics, weights) if keep else (None, None)
+    loss = via.cross_entropy(*given, *kept, None)  # type: ignore[attr-defined]
+    return loss, statistics, weights
 
 
 class Losses:
@@ -63,7 +66,8 @@ class Losses:
         self.options = (self.target, self.weight, -7)
 
     def forward(self, via: object, variant: str, reduction: int) -> tuple[Tensor, Tensor, Tensor]:
-        return losses_of(via, variant, self.x, *self.options, reduction, self.smoothing)
+        given = (variant, self.x, *self.options, reduction, self.smoothing)
+        return loss_of(via, given, keep=True)
 
     def all_bits(self, via: object, variant: str, reduction: int) -> list[bytes]:
         found = self.forward(via, variant, reduction)
@@ -152,6 +156,16 @@ def test_losses_of_what_rows_go_wrong_on(dtype: torch.dtype, grid: Grid) -> None
                 assert found[2:] == expected[2:], (name, number, variant)
 
 
+@pytest.mark.parametrize("variant", ORDERED)
+def test_losses_without_what_backward_needs(variant: str, grid: Grid) -> None:
+    losses = Losses(numbers((70, 7), torch.float32, 1), True, 0.125)
+    for reduction in (NONE, MEAN, SUM):
+        given = (variant, losses.x, *losses.options, reduction, losses.smoothing)
+        expected = loss_of(via_c, given, keep=False)
+        found = loss_of(via_cuda, given, keep=False)
+        assert [bits(part) for part in found] == [bits(part) for part in expected]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_atomic_follows_the_order_of_arrival(dtype: torch.dtype, grid: Grid) -> None:
     losses = Losses(numbers((700, 3), dtype, 4), True, 0.0)
@@ -194,10 +208,10 @@ def test_nothing_is_nothing(variant: str, dtype: torch.dtype, grid: Grid) -> Non
         for reduction, weighted in itertools.product((NONE, MEAN, SUM), (False, True)):
             weight = torch.ones(x.shape[1], dtype=dtype) if weighted else None
             given = (variant, x, target, weight, -7, reduction, 0.0)
-            mine, theirs = losses_of(via_cuda, *given), losses_of(via_c, *given)
+            mine, theirs = (loss_of(via, given, keep=True) for via in (via_cuda, via_c))
             assert [part.shape for part in mine] == [part.shape for part in theirs]
-            # Without classes the CPU leaves the statistics, which nothing reads, as they were.
-            for which in (0, 2) if x.numel() == 0 else (0, 1, 2):
+            # Without elements the CPU leaves what is kept, which nothing reads, as it was.
+            for which in (0,) if x.numel() == 0 else (0, 1, 2):
                 found, expected = bits(mine[which]), bits(theirs[which])
                 assert found == expected, (tuple(x.shape), reduction, weighted, which)
     for shape in ((0, 3), (3, 0), ()):
@@ -223,6 +237,6 @@ def test_what_is_not_taken(grid: Grid) -> None:
     with pytest.raises(UsageError, match="threads is for tensors on cpu"):
         via_cuda.softmax(False, x, 2)
     with pytest.raises(UsageError, match="target is on meta"):
-        losses_of(via_cuda, "exact", x, target.to("meta"), None, -7, MEAN, 0.0)
+        via_cuda.cross_entropy("exact", x, target.to("meta"), None, -7, MEAN, 0.0, None, None, None)
     with pytest.raises(UsageError, match="gradient has 5 elements"):
         via_cuda.softmax_backward(False, torch.ones(5), x, None)

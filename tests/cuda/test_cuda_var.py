@@ -75,6 +75,13 @@ def test_squares_at_the_ends_of_doubles(grid: Grid) -> None:
         assert both(via_cuda, x, "exact") == both(via_c, x, "exact"), exponents
 
 
+def test_what_is_below_the_smallest_double_decides(grid: Grid) -> None:
+    """The square is half way between two doubles, but for 2^-1076."""
+    a = (1 + 2.0**-20 + 2.0**-34) * 2.0**-504
+    x = torch.tensor([[a, -a]], dtype=torch.float64)
+    assert both(via_cuda, x, "exact") == both(via_c, x, "exact")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_more_rows_than_are_kept_at_a_time(dtype: torch.dtype, grid: Grid) -> None:
     x = numbers((4099, 1), dtype, 3)

@@ -174,8 +174,8 @@ def cross_entropy(
     """The loss over the last dimension of x.
 
     statistics: takes those of the rows, (2, rows); weights: takes the sum of the targets' weights,
-    float64; both or neither. Errors: as sum_over; IndexError for a target that is no class: whether
-    there is one is asked of the device, which waits for it.
+    float64. Errors: as sum_over; IndexError for a target that is no class: whether there is one is
+    asked of the device, which waits for it.
     """
     no_threads(threads)
     x, columns = readable(x), x.shape[-1]
@@ -183,17 +183,14 @@ def cross_entropy(
     target = _given("target", target, rows, torch.int64, x)
     weight = _given_if("weight", weight, columns, x)
     result = torch.empty(() if reduction else target.shape, dtype=x.dtype, device=x.device)
-    if statistics is None or weights is None:
-        statistics = torch.empty((2, rows), dtype=_wide(x.dtype), device=x.device)
-        weights = torch.empty((), dtype=torch.float64, device=x.device)
     first_bad = torch.full((), rows, dtype=torch.int64, device=x.device)
     code, blocks = CODES[x.dtype], launch_blocks()
     with on_device(x):
         memory = workspace(x, library().cross_entropy_workspace(variant, code, rows, blocks))
         library().cross_entropy(
             variant, code, x.data_ptr(), target.data_ptr(), rows, columns, _address(weight),
-            ignored, reduction, smoothing, result.data_ptr(), statistics.data_ptr(),
-            weights.data_ptr(), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
+            ignored, reduction, smoothing, result.data_ptr(), _address(statistics),
+            _address(weights), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
         )  # fmt: skip
     bad = int(first_bad)
     if bad < rows:
