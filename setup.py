@@ -244,7 +244,9 @@ def run(command: list[str]) -> None:
 
 
 setup(
-    packages=find_packages(include=["nondet_probe*"]),
+    # Named one by one: discovery does not go with a mapping (setuptools issue 4248).
+    packages=[*find_packages(include=["nondet_probe*"]), "nondet_probe.kernels"],
+    package_dir={"nondet_probe": "nondet_probe", "nondet_probe.kernels": "kernels"},
     ext_modules=[
         Extension("nondet_probe._C", sources=[]),
         *([Extension("nondet_probe._cuda", sources=[])] if find_nvcc()[0] else []),

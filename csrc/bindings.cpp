@@ -33,6 +33,7 @@
 #include "slices.hpp"
 #include "sum.hpp"
 #include "var.hpp"
+#include "variants.hpp"
 #ifdef NDP_SANITIZED
 #include "planted.hpp"
 #endif

@@ -40,9 +40,13 @@ NDP_HD static inline void clear(Binned& sum) {
   sum.top = kLowestTop;
 }
 
-// The top bin for elements with |x| < 2^exponent.
+// The top bin for elements with |x| < 2^exponent, were there no lowest one.
+NDP_HD static inline int unbounded_top_bin(int exponent) {
+  return exponent >= 0 ? exponent / kBinBits : -((kBinBits - 1 - exponent) / kBinBits);
+}
+
 NDP_HD static inline int top_bin(int exponent) {
-  const int top = exponent >= 0 ? exponent / kBinBits : -((kBinBits - 1 - exponent) / kBinBits);
+  const int top = unbounded_top_bin(exponent);
   return top < kLowestTop ? kLowestTop : top;
 }
 

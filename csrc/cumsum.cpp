@@ -264,12 +264,6 @@ void cumsum_exact(const Job& job, Dtype dtype) {
 
 }  // namespace
 
-CumsumVariant cumsum_variant(const std::string& name) {
-  if (name == "fixed_order") return CumsumVariant::fixed_order;
-  if (name == "exact") return CumsumVariant::exact;
-  throw std::invalid_argument("cumsum has no variant " + name);
-}
-
 void cumsum(Dtype dtype, CumsumVariant variant, const void* x, int64_t rows, int64_t n, int threads,
             const std::string& isa, void* sums) {
   check(dtype);

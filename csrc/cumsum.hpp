@@ -12,9 +12,6 @@ namespace ndp {
 
 enum class CumsumVariant { fixed_order, exact };
 
-// Throws std::invalid_argument for any other name.
-CumsumVariant cumsum_variant(const std::string& name);
-
 // `fixed_order` is a format (docs/ops/cumsum.md): these two never change. In elements.
 constexpr int64_t kScanBlock = 64;
 constexpr int64_t kScanChunk = 64 * kScanBlock;

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "binned_products.hpp"
 #include "isa.hpp"
 #include "formats.hpp"
 #include "levels.hpp"
@@ -79,14 +80,7 @@ uint64_t dot_binned(const Job& job) {
   });
   for (size_t worker = 1; worker < sums.size(); ++worker) merge(sums[0], sums[worker], bins);
   WideAcc acc;
-  clear(acc);
-  acc.specials = sums[0].specials;
-  make_room(acc, bins);
-  for (int i = 0; i < bins; ++i) {
-    const bool negative = sums[0].bin[i] < 0;
-    const unsigned __int128 bin = static_cast<unsigned __int128>(sums[0].bin[i]);
-    deposit_magnitude(acc, negative ? -bin : bin, kBinBits * (sums[0].top - i), negative);
-  }
+  to_wide(sums[0], bins, acc);
   return rounded(job, acc);
 }
 
@@ -113,13 +107,6 @@ uint64_t dot_bits(const Job& job, DotVariant variant) {
 }
 
 }  // namespace
-
-DotVariant dot_variant(const std::string& op, const std::string& name) {
-  if (name == "fixed_order") return DotVariant::fixed_order;
-  if (name == "binned") return DotVariant::binned;
-  if (name == "exact") return DotVariant::exact;
-  throw std::invalid_argument(op + " has no variant " + name);
-}
 
 void dot(Dtype dtype, DotVariant variant, bool root, const void* a, const void* b, int64_t n,
          int threads, const std::string& isa, void* result) {

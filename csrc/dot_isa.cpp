@@ -1,4 +1,5 @@
 // The loops of `dot` and `norm`, compiled once for each ISA level.
+#include "binned_products.hpp"
 #include "dot.hpp"
 
 #include <bit>
@@ -44,10 +45,8 @@ bool bin_quickly(const Products<T>& source, int64_t n, Binned& sum) {
   const uint64_t most = largest_addend(source, n);
   if (most == 0 && sizeof(T) < sizeof(double)) return true;  // of fp64 they may have underflowed
   if (most >= kInfinityBits) return false;
-  int top = product_top_bin(exponent_above<double>(most));
+  int top = unbounded_top_bin(exponent_above<double>(most));
   top = top > sum.top ? top : sum.top;
-  // Below 2^-1022, where products are subnormal, nothing reaches the lowest bin from here on.
-  constexpr int kLowestQuickTop = -22, kHighestQuickTop = 25;
   if (top < kLowestQuickTop || top > kHighestQuickTop) return false;
   raise_top(sum, top);
 
@@ -81,49 +80,6 @@ bool bin_quickly(const Products<T>& source, int64_t n, Binned& sum) {
   return true;
 }
 
-// To the nearest multiple of 2^places, ties to even, in units of it. |x| < 2^62, places > 0.
-int64_t nearest(int64_t x, int places) {
-  if (places > 62) return 0;
-  const int64_t whole = x >> places;
-  const int64_t rest = x & ((int64_t{1} << places) - 1);
-  const int64_t half = int64_t{1} << (places - 1);
-  return whole + (rest > half || (rest == half && (whole & 1)));
-}
-
-// The same slices of one product after the other, in integers: the product is rounded to 53 bits
-// whatever its exponent.
-template <int kBins>
-void bin_product(double a, double b, Binned& sum) {
-  if (!is_finite(a) || !is_finite(b)) return note_special(sum.specials, a * b);
-  const Decoded x = decode(a), y = decode(b);
-  const unsigned __int128 product = static_cast<unsigned __int128>(x.significand) * y.significand;
-  if (product == 0) return;
-  int exponent = x.exponent + y.exponent;
-  const int length = 128 - leading_zeros(product);
-  const int places = length > 53 ? length - 53 : 0;
-  uint64_t rounded = static_cast<uint64_t>(product >> places);
-  if (places > 0) {
-    const unsigned __int128 one = 1, rest = product & ((one << places) - 1);
-    const unsigned __int128 half = one << (places - 1);
-    rounded += rest > half || (rest == half && (rounded & 1));
-  }
-  exponent += places;
-  int64_t left = static_cast<int64_t>(rounded);
-  raise_top(sum, product_top_bin(exponent + 64 - __builtin_clzll(rounded)));
-  if (x.negative != y.negative) left = -left;
-  for (int i = 0; i < kBins && left != 0; ++i) {
-    const int shift = kBinBits * (sum.top - i) - exponent;
-    if (shift <= 0) {
-      sum.bin[i] += static_cast<__int128>(left) << -shift;
-      left = 0;
-    } else {
-      const int64_t slice = nearest(left, shift);
-      sum.bin[i] += slice;
-      if (slice != 0) left -= slice << shift;
-    }
-  }
-}
-
 template <class T>
 void binned(const void* a, const void* b, int64_t n, Binned& sum) {
   for (int64_t i = 0; i < n; i += kBinnedBlock) {
@@ -131,7 +87,7 @@ void binned(const void* a, const void* b, int64_t n, Binned& sum) {
     const int64_t count = at_most(n - i, kBinnedBlock);
     if (bin_quickly(source, count, sum)) continue;
     for (int64_t j = 0; j < count; ++j)
-      bin_product<Traits<T>::bins>(value(source.a[j]), value(source.b[j]), sum);
+      bin_product(value(source.a[j]), value(source.b[j]), Traits<T>::bins, sum);
   }
 }
 

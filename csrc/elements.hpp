@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #include "device.hpp"
 #include "dtypes.hpp"
@@ -100,6 +102,8 @@ NDP_HD constexpr Format format_of_element<Float16>() {
   return format16();
 }
 
+__host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // The element with this bit pattern.
 template <class T>
 __device__ inline T element_of(uint64_t bits) {
@@ -121,6 +125,57 @@ __device__ inline void read_vector(const T* from, T (&to)[kVector<T>]) {
   } else {
 #pragma unroll
     for (int i = 0; i < kVector<T>; ++i) to[i] = from[i];
+  }
+}
+
+// kVector elements to an address that is a multiple of 16 bytes.
+template <class T>
+__device__ inline void write_vector(const T (&from)[kVector<T>], T* to) {
+#if defined(__CUDA_ARCH__)
+  uint4 words;
+  std::memcpy(&words, from, 16);
+  *reinterpret_cast<uint4*>(to) = words;
+#else
+  std::memcpy(to, from, 16);
+#endif
+}
+
+// A sum rounded to the element's type; NaN becomes the positive quiet one without payload.
+template <class T>
+__device__ inline T narrowed(typename Element<T>::Partial sum) {
+  if (sum != sum) return element_of<T>(format_of_element<T>().quiet_nan);
+  if constexpr (sizeof(T) == sizeof sum) {
+    return sum;
+  } else if constexpr (format_of_element<T>().precision == format_bf16().precision) {
+    uint32_t bits;
+    std::memcpy(&bits, &sum, sizeof bits);
+    return {static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
+  } else {
+#if defined(__CUDA_ARCH__)
+    uint16_t bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(sum));
+    return {bits};
+#else
+    return element_of<T>(round_double(sum, format_of_element<T>()));
+#endif
+  }
+}
+
+// run(T{}) for the type of the dtype. Throws std::invalid_argument, in the name of `op`, for others.
+template <class Run>
+auto by_dtype(Dtype dtype, const char* op, const Run& run) {
+  switch (dtype) {
+    case Dtype::float64:
+      return run(double{});
+    case Dtype::float32:
+      return run(float{});
+    case Dtype::bfloat16:
+      return run(Bfloat16{});
+    case Dtype::float16:
+      return run(Float16{});
+    default:
+      throw std::invalid_argument(std::string(op) +
+                                  " takes float64, float32, bfloat16 and float16");
   }
 }
 

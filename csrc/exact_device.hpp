@@ -53,25 +53,31 @@ __device__ inline void clear_shared(ExactTotal* totals, int count) {
   __syncthreads();
 }
 
-// All threads of the block: adds what its warps have to the result's total, digit by digit. A
-// digit of a warp is below 2^62 (2^30 additions below 2^32), so it is cut in two first.
-__device__ inline void add_to_total(const ExactTotal* warps, int count, ExactTotal& total) {
-  __syncthreads();
-  for (int i = static_cast<int>(threadIdx.x); i < kDigits; i += static_cast<int>(blockDim.x)) {
+// All threads of the block: adds what its warps have to a total, digit by digit. digit_of(warp, i)
+// is below 2^62 (2^30 additions below 2^32), so it is cut in two first.
+template <class DigitOf>
+__device__ inline void add_digits(const DigitOf& digit_of, int warps, int digits, int64_t* total) {
+  for (int i = static_cast<int>(threadIdx.x); i < digits; i += static_cast<int>(blockDim.x)) {
     int64_t low = 0, high = 0;
-    for (int warp = 0; warp < count; ++warp) {
-      low += warps[warp].digit[i] & 0xffffffff;
-      high += warps[warp].digit[i] >> 32;
+    for (int warp = 0; warp < warps; ++warp) {
+      low += digit_of(warp, i) & 0xffffffff;
+      high += digit_of(warp, i) >> 32;
     }
-    if (low != 0) atomic_add(&total.digit[i], low);
+    if (low != 0) atomic_add(&total[i], low);
     if (high != 0) {
       // The highest digit has no neighbour above; it has room for 2^31 times what it can hold.
-      if (i + 1 < kDigits)
-        atomic_add(&total.digit[i + 1], high);
+      if (i + 1 < digits)
+        atomic_add(&total[i + 1], high);
       else
-        atomic_add(&total.digit[i], high * (int64_t{1} << 32));
+        atomic_add(&total[i], high * (int64_t{1} << 32));
     }
   }
+}
+
+// All threads of the block: adds what its warps have to the result's total.
+__device__ inline void add_to_total(const ExactTotal* warps, int count, ExactTotal& total) {
+  __syncthreads();
+  add_digits([&](int warp, int i) { return warps[warp].digit[i]; }, count, kDigits, total.digit);
   if (threadIdx.x == 0) {
     unsigned flags = 0;
     for (int warp = 0; warp < count; ++warp) flags |= warps[warp].flags;
@@ -94,9 +100,37 @@ __device__ inline uint64_t round_total(const ExactTotal& total, int64_t n, bool 
   return round_to(acc, format, negative_zero);
 }
 
+// Of one thread: numbers added to an unevaluated sum high + low (Knuth's two-sums); what that does
+// not hold goes to the total at once, the rest when the thread is done.
+struct PairSum {
+  double high, low;
+
+  __device__ inline void add(double x, ExactTotal& total) {
+    // Far from overflow, so that the two-sums are exact; infinities and NaNs are not below.
+    if (!(x <= 0x1p960 && x >= -0x1p960)) {
+      deposit_shared(total, x);
+      return;
+    }
+    const double sum = high + x;
+    const double part = sum - high;
+    const double lost = (high - (sum - part)) + (x - part);
+    high = sum;
+    const double sum2 = low + lost;
+    const double part2 = sum2 - low;
+    const double rest = (low - (sum2 - part2)) + (lost - part2);
+    low = sum2;
+    if (rest != 0) deposit_shared(total, rest);
+  }
+  __device__ inline void done(ExactTotal& total) const {
+    deposit_shared(total, high);
+    deposit_shared(total, low);
+  }
+};
+
 // Elements of one lane in a tile, and log2 of a whole warp's.
 constexpr int kTileLane = 16;
 constexpr int kTileBits = 9;
+constexpr int64_t kTile = int64_t{kWarp} * kTileLane;
 
 __device__ inline int exponent_of(double x) {  // |x| < 2^exponent_of(x), for a finite x
   uint64_t bits;

@@ -28,7 +28,13 @@ struct Exp32 {
   static constexpr float ln2_high = 0x1.62e4p-1f, ln2_low = 0x1.7f7d1cp-20f;
   static constexpr float whole = 0x1.8p23f;  // added, it leaves a whole number in the low bits
   static constexpr int fraction_bits = 23, bias = 127;
-  static constexpr float q[] = {0x1p-1f, 0x1.555556p-3f, 0x1.5554eap-5f, 0x1.1110ep-7f, 0x1.6d4324p-10f, 0x1.a124f2p-13f};
+  static constexpr int terms = 6;
+  // A function, because device code cannot refer to an array of the host's.
+  NDP_HD static constexpr float q(int i) {
+    constexpr float kQ[terms] = {0x1p-1f,         0x1.555556p-3f,  0x1.5554eap-5f,
+                                 0x1.1110ep-7f,   0x1.6d4324p-10f, 0x1.a124f2p-13f};
+    return kQ[i];
+  }
 };
 
 struct Exp64 {
@@ -38,17 +44,21 @@ struct Exp64 {
   static constexpr double ln2_high = 0x1.62e42fefa2p-1, ln2_low = 0x1.9ef35793c7673p-41;
   static constexpr double whole = 0x1.8p52;
   static constexpr int fraction_bits = 52, bias = 1023;
-  static constexpr double q[] = {0x1p-1,
-                                 0x1.5555555555557p-3,
-                                 0x1.5555555555556p-5,
-                                 0x1.11111111100dcp-7,
-                                 0x1.6c16c16c162d4p-10,
-                                 0x1.a01a01abe7fe1p-13,
-                                 0x1.a01a01a6d889cp-16,
-                                 0x1.71de0231960ebp-19,
-                                 0x1.27e4db646b17ep-22,
-                                 0x1.af4de97ca4194p-26,
-                                 0x1.1f730349868cep-29};
+  static constexpr int terms = 11;
+  NDP_HD static constexpr double q(int i) {
+    constexpr double kQ[terms] = {0x1p-1,
+                                  0x1.5555555555557p-3,
+                                  0x1.5555555555556p-5,
+                                  0x1.11111111100dcp-7,
+                                  0x1.6c16c16c162d4p-10,
+                                  0x1.a01a01abe7fe1p-13,
+                                  0x1.a01a01a6d889cp-16,
+                                  0x1.71de0231960ebp-19,
+                                  0x1.27e4db646b17ep-22,
+                                  0x1.af4de97ca4194p-26,
+                                  0x1.1f730349868cep-29};
+    return kQ[i];
+  }
 };
 
 // V: the float type of `Of` or a vector of it; U: the unsigned type of the same shape.
@@ -62,10 +72,13 @@ NDP_HD static inline __attribute__((always_inline)) V exp_of(V x) {
   const V shifted = x * Of::log2e + whole;
   const V n = shifted - whole;
   const V r = (x - n * Of::ln2_high) - n * Of::ln2_low;
-  constexpr int kTerms = sizeof Of::q / sizeof Of::q[0];
-  V q = Of::q[kTerms - 1] - V{};
+  V q = Of::q(Of::terms - 1) - V{};
+#if defined(__CUDACC__)
+#pragma unroll
+#else
 #pragma GCC unroll 16
-  for (int i = kTerms - 2; i >= 0; --i) q = q * r + Of::q[i];
+#endif
+  for (int i = Of::terms - 2; i >= 0; --i) q = q * r + Of::q(i);
   const V p = (r + r * r * q) + 1;
   // Times 2^n in two halves, neither of which leaves the exponents there are; only the second can
   // round, where the result is subnormal. The shift must be one of unsigned numbers: hence the

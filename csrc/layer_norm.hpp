@@ -11,7 +11,7 @@
 
 namespace ndp {
 
-enum class RowsVariant;  // rows.hpp, which is not for files compiled once a level
+enum class RowsVariant;  // rows_variant.hpp, which is not for files compiled once a level
 
 // Rows that fixed_order adds in turn (docs/ops/layer_norm.md): this never changes.
 constexpr int64_t kNormChunk = 32;

@@ -284,14 +284,6 @@ void exact(const Matmul& job, const Plan& plan, const ExactDots& dots) {
 
 }  // namespace
 
-MatmulVariant matmul_variant(const std::string& name) {
-  if (name == "splitk_atomic") return MatmulVariant::splitk_atomic;
-  if (name == "splitk_ordered") return MatmulVariant::splitk_ordered;
-  if (name == "fixed_split") return MatmulVariant::fixed_split;
-  if (name == "exact") return MatmulVariant::exact;
-  throw std::invalid_argument("matmul has no variant " + name);
-}
-
 void matmul(const Matmul& job, MatmulVariant variant, int threads, const std::string& isa) {
   const Isa level = choose_isa(isa);
   const ExactDots dots(job.dtype, level);  // of all variants: it refuses other dtypes

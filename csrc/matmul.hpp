@@ -12,9 +12,6 @@ namespace ndp {
 
 enum class MatmulVariant { splitk_atomic, splitk_ordered, fixed_split, exact };
 
-// Throws std::invalid_argument for any other name.
-MatmulVariant matmul_variant(const std::string& name);
-
 // `fixed_split` is a format (docs/ops/matmul.md): the terms of one chain of fused multiply-adds.
 constexpr int64_t kMatmulBlock = 256;
 // `splitk_ordered`: at most so many slices, each a whole number of blocks.

@@ -13,6 +13,9 @@ NDP_HD static inline uint64_t without_freedom(bool deviates, const Format& forma
   return deviates ? format.infinity : format.quiet_nan;
 }
 
+// x is not 0.
+NDP_HD static inline int trailing_zeros(uint64_t x) { return 63 - leading_zeros(x & (~x + 1)); }
+
 NDP_HD static inline int bit_length(unsigned __int128 x) { return 128 - leading_zeros(x); }
 
 // Of sums in 128-bit integers. False where the difference, or n (n - correction), needs more.
@@ -26,8 +29,8 @@ NDP_HD static inline bool finish(const QuickMoments& of, int64_t n, int64_t corr
   unsigned __int128 square = 0;
   if (sum != 0) {
     const uint64_t low = static_cast<uint64_t>(sum);
-    const int zeros = low != 0 ? __builtin_ctzll(low)
-                               : 64 + __builtin_ctzll(static_cast<uint64_t>(sum >> 64));
+    const int zeros = low != 0 ? trailing_zeros(low)
+                               : 64 + trailing_zeros(static_cast<uint64_t>(sum >> 64));
     sum >>= zeros;
     if (bit_length(sum) > 63) return false;
     square = sum * sum;

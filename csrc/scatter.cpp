@@ -191,14 +191,6 @@ int64_t run(ScatterVariant variant, const Scatter& given, const ScatterKernels& 
 
 }  // namespace scattering
 
-ScatterVariant scatter_variant(const std::string& name) {
-  if (name == "atomic") return ScatterVariant::atomic;
-  if (name == "ordered") return ScatterVariant::ordered;
-  if (name == "fixed_point") return ScatterVariant::fixed_point;
-  if (name == "exact") return ScatterVariant::exact;
-  throw std::invalid_argument("scatter has no variant " + name);
-}
-
 int64_t scatter(ScatterVariant variant, const Scatter& job, int threads, const std::string& isa) {
   using namespace scattering;
   const ScatterKernels kernels = scatter_kernels(choose_isa(isa), job.dtype);

@@ -13,9 +13,6 @@ namespace ndp {
 
 enum class ScatterVariant { atomic, ordered, fixed_point, exact };
 
-// Throws std::invalid_argument for any other name.
-ScatterVariant scatter_variant(const std::string& name);
-
 // For single elements: an index along one dimension of a table of more. Element p then goes to
 // cell (p / span * size + index[p]) * inner + p % inner, and an index lies in [0, size).
 struct Grid {

@@ -286,13 +286,6 @@ void segment_sum_exact(const Job& job) {
 
 }  // namespace
 
-SegmentVariant segment_variant(const std::string& name) {
-  if (name == "atomic") return SegmentVariant::atomic;
-  if (name == "ordered") return SegmentVariant::ordered;
-  if (name == "exact") return SegmentVariant::exact;
-  throw std::invalid_argument("segment_sum has no variant " + name);
-}
-
 void segment_sum(SegmentVariant variant, const Segments& given, int threads,
                  const std::string& isa, void* result) {
   const Job job{given, segment_kernels(choose_isa(isa), given.dtype), format_of(given.dtype, "segment_sum"), threads,

@@ -11,9 +11,6 @@ namespace ndp {
 
 enum class SegmentVariant { atomic, ordered, exact };
 
-// Throws std::invalid_argument for any other name.
-SegmentVariant segment_variant(const std::string& name);
-
 // data: [rows, columns]; segment s is rows offsets[s] to offsets[s + 1] - 1. All contiguous.
 struct Segments {
   Dtype dtype;

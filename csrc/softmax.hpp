@@ -10,7 +10,7 @@
 
 namespace ndp {
 
-enum class RowsVariant;  // rows.hpp, which is not for files compiled once a level
+enum class RowsVariant;  // rows_variant.hpp, which is not for files compiled once a level
 
 // A matrix of `rows` times `columns` elements of one dtype. P is double for fp64, else float.
 struct SoftmaxRows {

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "binned.hpp"
+#include "binned_device.hpp"
 #include "elements.hpp"
 #include "exact_device.hpp"
+#include "fixed_order_device.hpp"
 #include "sum_device.hpp"
 
 namespace ndp {
@@ -15,8 +16,6 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kWarps = kThreads / kWarp;
 constexpr int kBlocksAProcessor = 8;
-// Partials that one block adds in rounds.
-constexpr int kFold = 2048;
 // Columns side by side, so that a row of them is read in whole lines, and rows at a time.
 constexpr int kColumns = 32;
 constexpr int kRows = kThreads / kColumns;
@@ -34,8 +33,6 @@ struct Shape {
   }
 };
 
-__host__ __device__ inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // The bits of a floating-point sum: divided, in fp64, for a mean, and rounded once.
 template <class T>
 __device__ inline T finished(double sum, int64_t n, bool mean) {
@@ -45,25 +42,25 @@ __device__ inline T finished(double sum, int64_t n, bool mean) {
 
 // ---- fixed_order: docs/ops.md. Chunks of 4096 elements by 64 lanes, then rounds of neighbours.
 
-// A chunk is the work of a few threads, each with the lanes that lie in 16 bytes.
-template <class T>
-constexpr int kTeam = kSumLanes / kVector<T>;
-
-// lane[i] is lane member * kVector + i of the chunk's 64: folded in halves; member 0 has the sum.
-template <class T>
-__device__ inline typename Element<T>::Partial fold_lanes(
-    typename Element<T>::Partial (&lane)[kVector<T>]) {
+// Elements side by side in memory, as add_chunk takes them.
+template <class T, bool aligned>
+struct Elements {
+  static constexpr int kAtOnce = 8;
+  struct Read {
+    T x[kVector<T>];
+  };
+  const T* from;
+  __device__ Read read(int at) const {
+    Read read;
+    read_vector<T, aligned>(from + at, read.x);
+    return read;
+  }
+  __device__ void terms(const Read& read, typename Element<T>::Partial (&terms)[kVector<T>]) const {
 #pragma unroll
-  for (int by = kTeam<T> / 2; by > 0; by /= 2)
-#pragma unroll
-    for (int i = 0; i < kVector<T>; ++i)
-      lane[i] += __shfl_down_sync(kAllLanes, lane[i], static_cast<unsigned>(by), kTeam<T>);
-#pragma unroll
-  for (int half = kVector<T> / 2; half > 0; half /= 2)
-#pragma unroll
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
-}
+    for (int i = 0; i < kVector<T>; ++i) terms[i] = partial_of(read.x[i]);
+  }
+  __device__ typename Element<T>::Partial one(int at) const { return partial_of(from[at]); }
+};
 
 // The sums of all chunks of rows of n contiguous elements: partials[row, chunk].
 template <class T, bool aligned>
@@ -78,26 +75,14 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t first = int64_t{blockIdx.x} * kTeams; first < chunks;
        first += int64_t{gridDim.x} * kTeams) {
     const int64_t chunk = first + static_cast<int>(threadIdx.x) / kTeam<T>;
-    Partial lane[kVector<T>];
-#pragma unroll
-    for (int i = 0; i < kVector<T>; ++i) lane[i] = -Partial{0};  // -0.0 plus x is x, for every x
+    int count = 0;
+    Elements<T, aligned> elements{x};
     if (chunk < chunks) {
       const int64_t start = chunk % chunks_a_row * kSumChunk;
-      const int count = static_cast<int>(n - start < kSumChunk ? n - start : kSumChunk);
-      const T* from = x + chunk / chunks_a_row * n + start;
-      int at = member * kVector<T>;
-#pragma unroll 8
-      for (; at + kVector<T> <= count; at += kSumLanes) {
-        T read[kVector<T>];
-        read_vector<T, aligned>(from + at, read);
-#pragma unroll
-        for (int i = 0; i < kVector<T>; ++i) lane[i] += partial_of(read[i]);
-      }
-#pragma unroll
-      for (int i = 0; i < kVector<T>; ++i)
-        if (at + i < count) lane[i] += partial_of(from[at + i]);
+      count = static_cast<int>(n - start < kSumChunk ? n - start : kSumChunk);
+      elements.from += chunk / chunks_a_row * n + start;
     }
-    const Partial total = fold_lanes<T>(lane);
+    const Partial total = add_chunk<T>(elements, count, member);
     if (member == 0 && chunk < chunks) partials[chunk] = total;
   }
 }
@@ -150,9 +135,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Up to kFold neighbours of a row of `count` partials become one: in rounds, the last of an odd
-// number waiting for the next. A power of two of neighbours at a time leaves the tree what it is.
-// results: the final ones where `last`, else `folded` takes the partials of the next launch.
+// Up to kFold neighbours of a row of `count` partials become one. results: the final ones where `last`, else `folded` takes the partials of the next launch.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_fold(const typename Element<T>::Partial* partials, int64_t rows, int64_t count,
@@ -163,16 +146,7 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t work = blockIdx.x; work < rows * groups; work += gridDim.x) {
     const int64_t start = work % groups * kFold;
     const int here = static_cast<int>(count - start < kFold ? count - start : kFold);
-    const Partial* from = partials + work / groups * count + start;
-    __syncthreads();  // of the group before, all has been read
-    for (int i = static_cast<int>(threadIdx.x); i < here; i += kThreads) values[i] = from[i];
-    for (int apart = 1; apart < here; apart *= 2) {
-      __syncthreads();
-      for (int i = 2 * apart * static_cast<int>(threadIdx.x); i + apart < here;
-           i += 2 * apart * kThreads)
-        values[i] += values[i + apart];
-    }
-    __syncthreads();
+    fold_neighbours(partials + work / groups * count + start, here, values);
     if (threadIdx.x == 0) {
       if (last)
         results[work] = finished<T>(values[0], n, mean);
@@ -250,7 +224,6 @@ __global__ void sum_start_atomic(Partial* sums, int64_t count) {
 // ---- exact
 
 // Elements of one block's visit to a sum: every warp takes whole tiles of it.
-constexpr int64_t kTile = int64_t{kWarp} * kTileLane;
 constexpr int64_t kVisit = kTile * kWarps * 8;
 
 template <class T>
@@ -288,8 +261,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Down columns: a thread adds one column of a visit to an unevaluated sum high + low (Knuth's
-// two-sums); what that does not hold goes to the column's total at once.
+// Down columns: a thread adds one column of a visit.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     sum_exact_columns(const T* x, Shape shape, int64_t rows, ExactTotal* totals) {
@@ -302,28 +274,13 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t end = (visit + 1) * rows < shape.n ? (visit + 1) * rows : shape.n;
     ExactTotal& total = totals[outer * shape.inner + column];
     bool other = false;
-    double high = 0, low = 0;
+    PairSum sum{0, 0};
     for (int64_t row = visit * rows; row < end; ++row) {
       const T element = x[(outer * shape.n + row) * shape.inner + column];
       other |= bits_of(element) != format_of_element<T>().sign;
-      const double value = value_of(element);
-      // Far from overflow, so that the two-sums are exact; infinities and NaNs are not below.
-      if (!(value <= 0x1p960 && value >= -0x1p960)) {
-        deposit_shared(total, value);
-        continue;
-      }
-      const double sum = high + value;
-      const double part = sum - high;
-      const double lost = (high - (sum - part)) + (value - part);
-      high = sum;
-      const double sum2 = low + lost;
-      const double part2 = sum2 - low;
-      const double rest = (low - (sum2 - part2)) + (lost - part2);
-      low = sum2;
-      if (rest != 0) deposit_shared(total, rest);
+      sum.add(value_of(element), total);
     }
-    deposit_shared(total, high);
-    deposit_shared(total, low);
+    sum.done(total);
     if (other) atomicOr(&total.flags, kNotNegativeZero);
   }
 }
@@ -343,76 +300,6 @@ struct BinnedPart {
   Binned sum;
   unsigned flags;
 };
-
-// A warp's tile: elements cut on the grid of the tile's top bin (binned.hpp). Every slice is a whole
-// number of units, below 2^39, so that doubles add them without rounding.
-template <int bins>
-__device__ inline void bin_tile(const double (&x)[kTileLane], BinnedPart& part) {
-  double most = 0;
-  unsigned flags = 0;
-#pragma unroll
-  for (int i = 0; i < kTileLane; ++i) {
-    const double magnitude = x[i] < 0 ? -x[i] : x[i];
-    if (x[i] != x[i])
-      flags |= kNan;
-    else if (magnitude > 0x1.fffffffffffffp1023)
-      flags |= x[i] > 0 ? kPositiveInfinity : kNegativeInfinity;
-    else
-      most = magnitude > most ? magnitude : most;
-  }
-  const bool special = __any_sync(kAllLanes, flags != 0);
-  if (flags != 0) atomicOr(&part.flags, flags);
-  int exponent;
-  {
-    uint64_t bits;
-    std::memcpy(&bits, &most, sizeof bits);
-    // Of a subnormal number too: its highest bit decides the top bin.
-    exponent = bits >> 52 != 0 ? static_cast<int>(bits >> 52) - 1022
-               : bits != 0     ? 64 - leading_zeros(bits) - 1074
-                               : -1074;
-  }
-  exponent = static_cast<int>(
-                 __reduce_max_sync(kAllLanes, static_cast<unsigned>(exponent + 2048))) -
-             2048;
-  // A block of the CPU that holds an infinity or a NaN adds nothing else; nor need this one.
-  if (special) return;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int tile_top = top_bin(exponent);
-  const int top = tile_top > part.sum.top ? tile_top : part.sum.top;
-  __syncwarp();
-  double scale;
-  {
-    const uint64_t bits = static_cast<uint64_t>(1023 - kBinBits * top) << 52;
-    std::memcpy(&scale, &bits, sizeof scale);
-  }
-  double slices[bins] = {};
-#pragma unroll
-  for (int i = 0; i < kTileLane; ++i) {
-    double rest = x[i] * scale;
-    double grid = 0x1.8p52;
-#pragma unroll
-    for (int bin = 0; bin < bins; ++bin) {
-      const double slice = (rest + grid) - grid;
-      slices[bin] += slice;
-      rest -= slice;
-      grid *= 0x1p-40;
-    }
-  }
-#pragma unroll
-  for (int by = kWarp / 2; by > 0; by /= 2)
-#pragma unroll
-    for (int bin = 0; bin < bins; ++bin)
-      slices[bin] += __shfl_xor_sync(kAllLanes, slices[bin], by);
-  if (lane == 0) {
-    raise_top(part.sum, top);
-    double unit = 1.0;
-    for (int bin = 0; bin < bins; ++bin) {
-      part.sum.bin[bin] += static_cast<int64_t>(slices[bin] * unit);
-      unit *= 0x1p40;
-    }
-  }
-  __syncwarp();
-}
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
@@ -445,7 +332,9 @@ __global__ void __launch_bounds__(kThreads)
           tile[i] = value_of(element);
         }
       }
-      bin_tile<kBins>(tile, own[warp]);
+      // A block of the CPU that holds an infinity or a NaN adds nothing else; nor need this one.
+      if (!bin_tile<kBins>(tile, own[warp].sum, kLowestTop, kHighestTop))
+        atomicOr(&own[warp].flags, specials_of(tile));
     }
     if (other) atomicOr(&own[warp].flags, kNotNegativeZero);
     __syncthreads();
@@ -615,30 +504,14 @@ void sum_of(const DeviceSum& job, void* workspace, Stream stream) {
   }
 }
 
-template <class Run>
-auto by_dtype(Dtype dtype, const Run& run) {
-  switch (dtype) {
-    case Dtype::float64:
-      return run(double{});
-    case Dtype::float32:
-      return run(float{});
-    case Dtype::bfloat16:
-      return run(Bfloat16{});
-    case Dtype::float16:
-      return run(Float16{});
-    default:
-      throw std::invalid_argument("sum takes float64, float32, bfloat16 and float16");
-  }
-}
-
 }  // namespace
 
 int64_t sum_workspace(const DeviceSum& job) {
-  return by_dtype(job.dtype, [&](auto of) { return workspace_of<decltype(of)>(job); });
+  return by_dtype(job.dtype, "sum", [&](auto of) { return workspace_of<decltype(of)>(job); });
 }
 
 void sum(const DeviceSum& job, void* workspace, Stream stream) {
-  by_dtype(job.dtype, [&](auto of) { sum_of<decltype(of)>(job, workspace, stream); });
+  by_dtype(job.dtype, "sum", [&](auto of) { sum_of<decltype(of)>(job, workspace, stream); });
 }
 
 }  // namespace ndp

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -14,19 +13,8 @@
 
 namespace ndp {
 
+// variants.hpp reads their names.
 enum class SumVariant { atomic, two_pass, fixed_order, binned, exact, kahan, pairwise };
-
-// Throws std::invalid_argument for any other name.
-inline SumVariant sum_variant(const std::string& name) {
-  if (name == "atomic") return SumVariant::atomic;
-  if (name == "two_pass") return SumVariant::two_pass;
-  if (name == "fixed_order") return SumVariant::fixed_order;
-  if (name == "binned") return SumVariant::binned;
-  if (name == "exact") return SumVariant::exact;
-  if (name == "kahan") return SumVariant::kahan;
-  if (name == "pairwise") return SumVariant::pairwise;
-  throw std::invalid_argument("sum has no variant " + name);
-}
 
 // `fixed_order`, `pairwise` and `kahan` are formats (docs/ops.md): these two never change.
 constexpr int64_t kSumChunk = 4096;  // elements

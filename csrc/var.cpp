@@ -1,7 +1,6 @@
 // Which kernel runs, on how many threads, and how their results come together.
 #include "var.hpp"
 
-#include <stdexcept>
 #include <vector>
 
 #include "isa.hpp"
@@ -201,13 +200,6 @@ void var_exact(const Job& job) {
 }
 
 }  // namespace
-
-VarVariant var_variant(const std::string& name) {
-  if (name == "two_pass") return VarVariant::two_pass;
-  if (name == "fixed_order") return VarVariant::fixed_order;
-  if (name == "exact") return VarVariant::exact;
-  throw std::invalid_argument("var has no variant " + name);
-}
 
 void var_mean(Dtype dtype, VarVariant variant, const void* x, int64_t rows, int64_t n,
               int64_t correction, int threads, const std::string& isa, void* var, void* mean) {

@@ -10,10 +10,8 @@
 
 namespace ndp {
 
+// variants.hpp reads their names.
 enum class VarVariant { two_pass, fixed_order, exact };
-
-// Throws std::invalid_argument for any other name.
-VarVariant var_variant(const std::string& name);
 
 // The longest row whose sums are kept in 128-bit integers.
 constexpr int64_t kQuickRow = int64_t{1} << 20;

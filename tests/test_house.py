@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # Lower first. Rooms on one floor never import each other.
 FLOORS = [
-    {"errors", "workload"},
+    {"errors", "workload", "kernels"},
     {"bits", "env"},
     {"ops", "records"},
     {"probe", "metrics", "workloads", "mitigate"},
@@ -32,8 +32,12 @@ FORBIDDEN = {
 ABOVE_ALL = {"__init__", "__main__"}
 
 MAX_LINES = 400
-# Modules that may load the extension, one a room.
-EXTENSION_DOORS = {"bits/via_c.py", "mitigate/via_c.py", "ops/via_c/", "ops/via_cuda/"}
+# Modules that may load the extensions: the one for the host one a room, the one for GPUs one alone;
+# and those that may load kernels in Triton.
+EXTENSION_DOORS = {"bits/device.py", "bits/via_c.py", "mitigate/via_c.py", "ops/via_c/"}
+TRITON_DOOR = "ops/via_triton/"
+# What these may load, besides each other.
+OF_KERNELS = {"__future__", "torch", "triton", ""}
 PRIVATE_TORCH = "env/torch_private.py"
 
 
@@ -131,6 +135,17 @@ def too_long(package: Path) -> list[str]:
     return [f"{name}: {lines} lines" for name, lines in counts.items() if lines > MAX_LINES]
 
 
+def triton_elsewhere(package: Path) -> list[str]:
+    """Triton, or the kernels written in it, loaded by another than their door."""
+    return [
+        f"{name}:{line}: imports {target}"
+        for name, _, tree in modules(package)
+        if not name.startswith(TRITON_DOOR)
+        for line, target in imported(tree)
+        if target.startswith("nondet_probe.kernels") or target.split(".")[0] == "triton"
+    ]
+
+
 def pickle_loads(package: Path) -> list[str]:
     """Loads that would run code from a file."""
     found = []
@@ -181,6 +196,7 @@ PACKAGE_RULES: dict[Callable[[Path], list[str]], tuple[str, str]] = {
     extension_elsewhere: ("probe/x.py", "from nondet_probe import _C"),
     private_torch_elsewhere: ("probe/x.py", "import torch\nnode = torch._C"),
     top_level_kernels: ("ops/x.py", "import kernels.sum"),
+    triton_elsewhere: ("ops/x.py", "from nondet_probe.kernels import softmax"),
     too_long: ("bits/x.py", "x = 1\n" * (MAX_LINES + 1)),
     pickle_loads: ("records/x.py", "import torch\ntorch.load('run.pt')"),
     without_all: ("bits/x.py", "x = 1"),
@@ -200,6 +216,37 @@ def test_rule_fires_on_a_planted_offence(rule: Callable[[Path], list[str]], tmp_
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text(text)
     assert len(rule(tmp_path)) == 1
+
+
+def foreign_to_kernels(kernels: Path) -> list[str]:
+    """Kernels stand on the lowest floor: torch, triton, and each other by relative imports."""
+    return [
+        f"{name}:{line}: imports {target}"
+        for name, _, tree in modules(kernels)
+        for line, target in imported(tree)
+        if target.split(".")[0] not in OF_KERNELS
+    ]
+
+
+KERNEL_RULES = {
+    foreign_to_kernels: "from nondet_probe.ops import sum",
+    too_long: "x = 1\n" * (MAX_LINES + 1),
+    without_all: "x = 1",
+    top_level_kernels: "import kernels.softmax",
+}
+
+
+@pytest.mark.parametrize("rule", KERNEL_RULES, ids=lambda rule: rule.__name__)
+def test_kernels_keep_the_rule(rule: Callable[[Path], list[str]], tmp_path: Path) -> None:
+    assert rule(ROOT / "kernels") == []
+    (tmp_path / "x.py").write_text(KERNEL_RULES[rule])
+    assert len(rule(tmp_path)) == 1
+
+
+def test_importing_kernels_does_nothing() -> None:
+    """Some libraries import whatever is called `kernels`."""
+    (_, _, tree), *_ = modules(ROOT / "kernels")
+    assert [type(node).__name__ for node in tree.body] == ["Expr", "AnnAssign"]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +316,7 @@ def test_a_deterministic_conftest_is_found(tmp_path: Path) -> None:
 STEM_OF_OP = {
     **dict.fromkeys(["index", "index_add", "index_put", "scatter_add"], "scatter"),
     **dict.fromkeys(["cross_entropy", "log_softmax"], "softmax"),
+    "attention": "matmul",  # on CPU, products and a softmax
     "rms_norm": "layer_norm",
     "mean": "sum",
 }

@@ -64,6 +64,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         for path in (ROOT / "nondet_probe").rglob("*")
         if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
+    kernels = {f"nondet_probe/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
+    assert len(kernels) > 1
+    tracked |= kernels
     assert {name for name in packaged if not name.endswith(".so")} == tracked
     assert len([name for name in packaged if re.search(r"/_C\..*\.so$", name)]) == 1
 
@@ -73,6 +76,7 @@ def test_the_source_distribution_can_be_built_from(built: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     wanted = {f"csrc/{path.name}" for path in (ROOT / "csrc").iterdir()}
+    wanted |= {f"kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
     assert wanted | {"setup.py", "pyproject.toml", "LICENSE"} <= names
 
 

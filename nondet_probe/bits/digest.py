@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from nondet_probe.bits import via_c
+from nondet_probe.bits import device, via_c, via_cuda
 
-__all__ = ["DIGEST_FORMAT", "Digest", "digest"]
+__all__ = ["DIGEST_FORMAT", "Digest", "digest", "digests"]
 
 DIGEST_FORMAT = "ndp-digest-1"
 """Name of the format (docs/digest.md); another name whenever any value could change."""
@@ -28,9 +30,10 @@ def digest(tensor: Tensor, *, threads: int | None = None) -> Digest:
     """The fingerprint of all bits of a tensor, its dtype and its shape.
 
     tensor: any shape and strides, any dtype of `bits.dtypes.CODES`. The value depends on nothing
-    else: not on strides (a view is read where it lies, no copy is made), device (other than host
-    memory is copied to the host first; so is a tensor with a conj or neg bit), thread count or
-    instruction set. Equality is that of bits: -0.0 is not 0.0, NaNs are equal when their payloads
+    else: not on strides (a view in host memory is read where it lies, no copy is made), device (on
+    a CUDA device the kernels of `_cuda` compute it there, where this build has them; anything else
+    is copied to the host first, as is a tensor with a conj or neg bit), thread count or instruction
+    set. Equality is that of bits: -0.0 is not 0.0, NaNs are equal when their payloads
     are. threads: at most so many; by default torch's own number, and one for small tensors.
 
     Algorithm: every block of 4096 bytes gets two sums of products of its 32-bit words, a key added
@@ -61,5 +64,31 @@ def digest(tensor: Tensor, *, threads: int | None = None) -> Digest:
     Raises TypeError for tensors whose bits cannot be read (`via_c`), ValueError for threads < 1.
     """
     code = via_c.dtype_code(tensor)
-    tensor = via_c.host(tensor)
-    return Digest(via_c.digest(code, tensor, via_c.threads_for(tensor.nbytes, threads)))
+    workers = via_c.threads_for(tensor.nbytes, threads)
+    if tensor.is_cuda and device.why_not() is None:
+        return digests([tensor])[0]
+    return Digest(via_c.digest(code, via_c.host(tensor), workers))
+
+
+def digests(tensors: Sequence[Tensor]) -> list[Digest]:
+    """The digests of many tensors, in their order: what `digest` says of each.
+
+    Those on a CUDA device are computed there, many by one launch, and the host waits once for each
+    device, not for each tensor (parameters, gradients). Raises as `digest` does.
+    """
+    found: list[Digest | None] = [None] * len(tensors)
+    there: dict[torch.device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        via_c.dtype_code(tensor)
+        if tensor.is_cuda and device.why_not() is None:
+            there.setdefault(tensor.device, []).append(place)
+        else:
+            found[place] = digest(tensor)
+    launched = [
+        (places, via_cuda.digests([tensors[place] for place in places]))
+        for places in there.values()
+    ]
+    for places, words in launched:
+        for place, text in zip(places, via_cuda.hexes(words), strict=True):
+            found[place] = Digest(text)
+    return [one for one in found if one is not None]

@@ -215,7 +215,8 @@ def bench(
 
 @app.command()
 def env(as_json: Json = False) -> None:
-    """Machine, versions and the switches that decide about determinism, as found."""
+    """Machine, versions, the switches that decide about determinism, and the backends of ops: which
+    are usable here, and why the others are not."""
     from nondet_probe.cli.show import show_environment
 
     show_environment(as_json)

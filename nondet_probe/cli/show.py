@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from nondet_probe.env import snapshot
+from nondet_probe.ops.backends import available
 from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
@@ -102,8 +103,9 @@ def show_prices(
 
 
 def show_environment(as_json: bool) -> None:
-    """Print machine, versions and switches as found."""
-    found = snapshot()
+    """Print machine, versions and switches as found, and the backends of ops."""
+    listed = {b.name: {"usable": b.usable, "reason": b.reason} for b in available()}
+    found = snapshot() | {"backends": listed}
     if as_json:
         _print_json(found)
         return

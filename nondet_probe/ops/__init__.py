@@ -1,5 +1,6 @@
 """Reductions whose order and rounding are known: each op has variants from one registry."""
 
+from nondet_probe.ops.attention import attention
 from nondet_probe.ops.bincount import bincount, bincount_ref
 from nondet_probe.ops.cross_entropy import cross_entropy
 from nondet_probe.ops.cumsum import cumsum, cumsum_ref
@@ -23,6 +24,7 @@ __all__ = [
     "Guarantee",
     "Histogram",
     "Variant",
+    "attention",
     "bincount",
     "bincount_ref",
     "cross_entropy",

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.embedding import take_rows
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["bincount", "bincount_ref"]
 
@@ -169,22 +169,22 @@ def _on_cpu(
     numbers = readable(input)
     if numbers.dtype is not torch.int64:
         numbers = numbers.to(torch.int64)
-    bins = minlength
+    bins, kernels = minlength, via(numbers)
     if numbers.numel() > 0:
-        least, most = via_c.extremes(numbers)
+        least, most = kernels.extremes(numbers)
         if least < 0:
             at = int((numbers < 0).to(torch.uint8).argmax())
             raise IndexError(f"index {numbers[at].item()} at position {at} is negative")
         bins = max(minlength, most + 1)
     if weights is None:
-        return via_c.count(numbers, bins, threads)
+        return kernels.count(numbers, bins, threads)  # type: ignore[no-any-return]
     weights = readable(weights)
     if weights.dtype in _ROUNDED_BY_TORCH:
-        weights = via_c.widen(weights)
+        weights = kernels.widen(weights)
     elif weights.dtype is not dtype:
         weights = weights.to(dtype)
     result = weights.new_zeros(bins)
-    via_c.scatter_rows(result, bins, numbers, weights, variant, threads)
+    kernels.scatter_rows(result, bins, numbers, weights, variant, threads)
     return result
 
 
@@ -219,4 +219,5 @@ _bincount = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )

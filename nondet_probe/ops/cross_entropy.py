@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError, unknown_name
-from nondet_probe.ops import via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.checks import check_dtype
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["cross_entropy"]
 
@@ -98,17 +99,20 @@ def cross_entropy(
     *,
     variant: str = "fixed_order",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """The cross entropy of the rows of `input` with the classes in `target`.
 
-    input: CPU tensor (C), (B, C) or (B, C, d1, ...); float64, float32, bfloat16 or float16.
+    input: tensor on cpu, or on cuda for Triton, (C), (B, C) or (B, C, d1, ...); float64, float32,
+    bfloat16 or float16.
     target: int64, of the same shape without C; in [0, C), or ignore_index. Probabilities are not
         taken. weight: (C), of the input's dtype, not differentiable.
     reduction: "mean" (over the weights of the targets), "sum" or "none".
     variant: how the rows' losses are added: "fixed_order" (the default: the losses are rounded
         themselves, so that "exact", which takes hardly longer, is no nearer to the truth),
         "exact", "two_pass" or "atomic".
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        no "exact"); None is by the tensor's device. docs/triton.md.
 
     A row's loss and gradient depend on that row alone. With nothing but ignored targets the mean
     is NaN, as in torch. NaN is the positive quiet NaN without payload. The process's rounding mode
@@ -116,7 +120,8 @@ def cross_entropy(
 
     Raises UnknownNameError for an unknown variant or reduction, TypeError for a device, dtype or
     layout that is not taken, UsageError (a ValueError) for shapes that do not fit, a smoothing
-    outside of [0, 1] and threads below 1, IndexError for a target that is no class.
+    outside of [0, 1], threads below 1 and a backend that cannot be used, IndexError for a target
+    that is no class.
     """
     find("cross_entropy", variant)
     if reduction not in _REDUCTIONS:
@@ -124,6 +129,14 @@ def cross_entropy(
     _check_given(input, target, weight, label_smoothing)
     x = input if input.dim() < 3 else input.movedim(1, -1)
     code = _REDUCTIONS.index(reduction)
+    if backend is not None or input.is_cuda:
+        kernels = backends.kernels(
+            "cross_entropy", variant, backend, x, target, weight, threads=threads
+        )
+        if kernels is not None:
+            return kernels.cross_entropy(  # type: ignore[no-any-return]
+                x, target, weight, ignore_index, code, label_smoothing, variant
+            )
     if input.requires_grad and torch.is_grad_enabled():
         return _forward(  # type: ignore[no-any-return]
             x, target, weight, ignore_index, code, label_smoothing, variant, threads
@@ -187,7 +200,7 @@ def _forward_cpu(
     rows = target.numel()
     statistics = x.new_empty(2, rows, dtype=_statistics_dtype(x))
     weights = x.new_empty((), dtype=torch.float64)
-    loss = via_c.cross_entropy(
+    loss = via(x).cross_entropy(
         variant, x, target, weight, ignore_index, reduction, smoothing, statistics, weights, threads
     )
     return loss, statistics, weights
@@ -204,7 +217,7 @@ def _loss_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("cross_entropy", variant, x)
-    return via_c.cross_entropy(
+    return via(x).cross_entropy(  # type: ignore[no-any-return]
         variant, x, target, weight, ignore_index, reduction, smoothing, None, None, threads
     )
 
@@ -245,7 +258,7 @@ def _backward_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("cross_entropy", "fixed_order", x)
-    return via_c.cross_entropy_backward(
+    return via(x).cross_entropy_backward(  # type: ignore[no-any-return]
         gradient, x, target, weight, ignore_index, reduction, smoothing, statistics, weights,
         threads,
     )  # fmt: skip
@@ -280,6 +293,7 @@ _loss = define(
     f"({_INPUTS}, str variant, int? threads=None) -> Tensor",
     kernel=_loss_cpu,
     fake=_loss_fake,
+    cuda=True,
 )
 _forward = define(
     "cross_entropy_forward",
@@ -288,10 +302,12 @@ _forward = define(
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
+    cuda=True,
 )
 _backward = define(
     "cross_entropy_backward",
     f"(Tensor gradient, {_INPUTS}, Tensor statistics, Tensor weights, int? threads=None) -> Tensor",
     kernel=_backward_cpu,
     fake=_backward_fake,
+    cuda=True,
 )

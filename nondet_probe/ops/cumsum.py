@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.dims import as_rows, checked_dims
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["cumsum", "cumsum_ref"]
 
@@ -123,7 +123,7 @@ def _on_cpu(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Te
     check_memory(x)
     rows = as_rows(x, dims)
     n = rows.shape[-1] if dims else 1
-    return _put_back(via_c.cumsum(rows, n, variant, threads), dims)
+    return _put_back(via(rows).cumsum(rows, n, variant, threads), dims)
 
 
 def _without_data(x: Tensor, dim: int, variant: str, threads: int | None = None) -> Tensor:
@@ -149,4 +149,5 @@ _cumsum = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import exact_dot
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["dot", "dot_ref"]
 
@@ -128,7 +128,7 @@ def _check(a: Tensor, b: Tensor, variant: str) -> None:
 
 def _on_cpu(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
     _check(a, b, variant)
-    return via_c.dot(readable(a), readable(b), variant, threads)
+    return via(a).dot(readable(a), readable(b), variant, threads)  # type: ignore[no-any-return]
 
 
 def _without_data(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
@@ -154,4 +154,5 @@ _dot = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["embedding", "embedding_ref", "take_rows"]
 
@@ -172,7 +172,7 @@ def _on_cpu(
     numbers = _numbers(input)
     check_memory(weight)
     rows = weight.shape[0]
-    bad = via_c.first_bad_index(numbers, rows)
+    bad = via(numbers).first_bad_index(numbers, rows)
     if bad >= 0:
         raise IndexError(
             f"index {numbers.reshape(-1)[bad].item()} at position {bad} is out of range for "
@@ -216,6 +216,7 @@ take_rows = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )
 """weight[input] for a weight of any number of dimensions; padding: -1 for none. The variants are
 those of the scatter core."""
@@ -236,18 +237,19 @@ def _add_on_cpu(
     check_memory(gradient)
     numbers = _numbers(input)
     columns = gradient.shape[input.dim() :]
+    kernels = via(gradient)
     result = gradient.new_zeros((rows, *columns))
     if rows > numbers.numel():  # most rows stay untouched, and need not even be looked at
         named, places = torch.unique(numbers.reshape(-1), return_inverse=True)
         sums = gradient.new_zeros((named.numel(), *columns))
-        via_c.scatter_rows(sums, named.numel(), places, gradient.contiguous(), variant, threads)
+        kernels.scatter_rows(sums, named.numel(), places, gradient.contiguous(), variant, threads)
         result.index_copy_(0, named, sums)
     else:
-        via_c.scatter_rows(result, rows, numbers, gradient.contiguous(), variant, threads)
+        kernels.scatter_rows(result, rows, numbers, gradient.contiguous(), variant, threads)
     if padding >= 0:
         result[padding] = 0.0
     if scale:
-        via_c.divide_rows(result, via_c.count(numbers, rows, threads))
+        kernels.divide_rows(result, kernels.count(numbers, rows, threads))
     return result
 
 
@@ -271,7 +273,7 @@ def _keep_add(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _add_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (input,) = ctx.saved_tensors
     if ctx.padding >= 0:
-        kept = torch.arange(ctx.rows) != ctx.padding
+        kept = torch.arange(ctx.rows, device=gradient.device) != ctx.padding
         gradient = torch.where(kept.reshape(-1, *[1] * (gradient.dim() - 1)), gradient, 0.0)
     if ctx.scale:
         counts = input.reshape(-1).long().bincount(minlength=ctx.rows).clamp(min=1)
@@ -288,4 +290,5 @@ _add_rows = define(
     fake=_add_without_data,
     setup_context=_keep_add,
     backward=_add_backward,
+    cuda=True,
 )

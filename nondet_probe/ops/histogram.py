@@ -30,6 +30,7 @@ from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["Histogram", "histogram", "histogram_ref"]
 
@@ -167,8 +168,8 @@ def _edges_on_cpu(input: Tensor, bins: int, low: float | None, high: float | Non
     _check_edges(input, bins, low, high)
     check_memory(input)
     if low is None or high is None:
-        low, high = via_c.range_of(input.contiguous())
-    return via_c.bin_edges(low, high, bins, input.dtype)
+        low, high = via(input).range_of(input.contiguous())
+    return via_c.bin_edges(low, high, bins, input.dtype).to(input.device)
 
 
 def _edges_without_data(input: Tensor, bins: int, low: float | None, high: float | None) -> Tensor:
@@ -181,6 +182,7 @@ _edges = define(
     "(Tensor input, int bins, float? low, float? high) -> Tensor",
     kernel=_edges_on_cpu,
     fake=_edges_without_data,
+    cuda=True,
 )
 
 
@@ -218,8 +220,8 @@ def _on_cpu(
     for given in (input, edges, weight):
         if given is not None:
             check_memory(given)
-    x, edges = input.contiguous(), edges.contiguous()
-    at = -1 if uniform else via_c.falling_edge(edges)
+    x, edges, kernels = input.contiguous(), edges.contiguous(), via(input)
+    at = -1 if uniform else kernels.falling_edge(edges)
     if at >= 0:
         raise UsageError(
             f"edges of bins must not fall: edge {at} is {edges[at].item()}, the one before it "
@@ -227,20 +229,21 @@ def _on_cpu(
         )
     bins = edges.shape[0] - 1
     if weight is None:
-        counts, hist = via_c.count_bins(x, edges, uniform, threads)
+        hist: Tensor
+        counts, hist = kernels.count_bins(x, edges, uniform, threads)
         if density and variant == "exact":
             return _densities([Fraction(count) for count in counts.tolist()], edges)
     else:
-        index = via_c.find_bins(x, edges, uniform, threads)
+        index = kernels.find_bins(x, edges, uniform, threads)
         weight = weight.contiguous()
         if density and variant == "exact":
             return _densities(_exact_bins(index, weight, bins), edges)
         # The last is for elements in no bin.
         sums = x.new_zeros(bins + 1)
-        via_c.scatter_rows(sums, bins + 1, index, weight, variant, threads)
+        kernels.scatter_rows(sums, bins + 1, index, weight, variant, threads)
         hist = sums[:bins].clone()
     if density:
-        via_c.normalise(hist, edges)
+        kernels.normalise(hist, edges)
     return hist
 
 
@@ -263,6 +266,7 @@ _histogram = define(
     " int? threads=None) -> Tensor",
     kernel=_on_cpu,
     fake=_without_data,
+    cuda=True,
 )
 
 
@@ -271,7 +275,7 @@ _histogram = define(
 
 def _exact_bins(index: Tensor, weight: Tensor, bins: int) -> list[Fraction | float]:
     """The exact sum of every bin; a float where it is no number."""
-    digits, specials = via_c.bin_sums(index, weight, bins)
+    digits, specials = via(index).bin_sums(index, weight, bins)
     unit = Fraction(2) ** via_c.EXACT_LOWEST
     sums: list[Fraction | float] = []
     for of_bin, special in zip(digits.tolist(), specials.tolist(), strict=True):
@@ -298,7 +302,7 @@ def _densities(sums: Sequence[Fraction | float], edges: Tensor) -> Tensor:
         )
         for value, width in zip(sums, _widths(edges), strict=True)
     ]
-    return torch.stack(result)
+    return torch.stack(result).to(edges.device)
 
 
 def _add(values: Sequence[Fraction | float]) -> Fraction | float:

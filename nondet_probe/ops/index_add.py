@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -28,6 +28,7 @@ from nondet_probe.ops.scatter import (
     register_variants,
     rows_ref,
 )
+from nondet_probe.ops.via import via
 
 __all__ = ["index_add", "index_add_ref"]
 
@@ -43,22 +44,33 @@ def index_add(
     alpha: float = 1,
     variant: str = "ordered",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """A new tensor: input with alpha * source[..., i, ...] added at index[i] along dim, for all i.
 
-    input: CPU tensor of float64, float32, bfloat16 or float16; source: of the same dtype and, but
-    for dim, shape; index: 1-D, int32 or int64, one number for each place of source along dim, in
-    [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; source:
+    of the same dtype and, but for dim, shape; index: 1-D, int32 or int64, one number for each place
+    of source along dim, in [0, input.shape[dim]).
     alpha: source * alpha is computed first, in the dtype.
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        "fixed_point" and "atomic"); None is by the tensor's device. docs/triton.md.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
-    not taken, UsageError for shapes that do not fit and threads below 1, IndexError naming the
-    first index out of range.
+    not taken, UsageError for shapes that do not fit, threads below 1 and a backend that
+    cannot be used, IndexError naming the first index out of range.
     """
     find("index_add", variant)
+    if backend is not None or (isinstance(input, Tensor) and input.is_cuda):
+        kernels = backends.kernels(
+            "index_add", variant, backend, input, index, source, threads=threads
+        )
+        if kernels is not None:
+            dim = _check(input, dim, index, source, variant)
+            if alpha != 1:
+                source = source * alpha
+            return kernels.index_add(input, dim, index, source, variant)  # type: ignore[no-any-return]
     result: Tensor = _index_add(input, dim, index, source, alpha, variant, threads)
     return result
 
@@ -95,7 +107,7 @@ def _check(input: Tensor, dim: int, index: Tensor, source: Tensor, variant: str)
     return dim
 
 
-def _on_cpu(
+def _add(
     input: Tensor,
     dim: int,
     index: Tensor,
@@ -115,8 +127,8 @@ def _on_cpu(
     columns = math.prod(input.shape[dim + 1 :])
     if before != 1:
         # Rows of `before` tables, one below the other.
-        index = via_c.checked_indices(index, size, "index_add")
-        index = (torch.arange(before).unsqueeze(1) * size + index).reshape(-1)
+        index = via(index).checked_indices(index, size, "index_add")
+        index = (torch.arange(before, device=index.device).unsqueeze(1) * size + index).reshape(-1)
     # The bits are the same along any dimension.
     strict = before * columns != 1
     return add_rows(out, before * size, index, source, variant, threads, strict=strict)
@@ -156,8 +168,9 @@ _index_add = define(
     "index_add",
     "(Tensor input, int dim, Tensor index, Tensor source, float alpha, str variant, "
     "int? threads=None) -> Tensor",
-    kernel=_on_cpu,
+    kernel=_add,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,
+    cuda=True,
 )

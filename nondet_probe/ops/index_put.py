@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
@@ -30,6 +29,7 @@ from nondet_probe.ops.scatter import (
     register_variants,
     rows_ref,
 )
+from nondet_probe.ops.via import via
 
 __all__ = ["index", "index_put", "index_put_ref"]
 
@@ -172,13 +172,13 @@ def _rows(op: str, input: Tensor, indices: Indices) -> _Rows:
     except RuntimeError:
         told = ", ".join(map(str, shapes))
         raise IndexError(f"{op}: indices of shapes {told} do not broadcast together") from None
-    row = torch.zeros(shape, dtype=torch.int64)
+    row = torch.zeros(shape, dtype=torch.int64, device=input.device)
     for d, one in by_dimension.items():
-        row = row * input.shape[d] + via_c.checked_indices(one, input.shape[d], op, wrap=True)
+        row = row * input.shape[d] + via(one).checked_indices(one, input.shape[d], op, wrap=True)
     return _Rows(row, row.shape, indexed, others, first, False)
 
 
-def _put_on_cpu(
+def _put(
     input: Tensor,
     indices: Indices,
     values: Tensor,
@@ -211,7 +211,7 @@ def _put_on_cpu(
     count = math.prod([input.shape[d] for d in rows.indexed])
     add_rows(table, count, rows.places, values, variant, threads, wrap=rows.wrap)
     if not in_place:
-        out = via_c.room(input, input.shape)
+        out = input.new_empty(input.shape)
         out.permute(rows.indexed + rows.others).copy_(table)
     return out
 
@@ -257,7 +257,7 @@ def _put_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
     return gradient, _no_gradients(ctx), of_values, None, None
 
 
-def _index_on_cpu(input: Tensor, indices: Indices, variant: str, threads: int | None) -> Tensor:
+def _take(input: Tensor, indices: Indices, variant: str, threads: int | None) -> Tensor:
     check_dtype("index", variant, input)
     _check("index", input, indices)
     result: Tensor = torch.ops.aten.index.Tensor(input, indices)
@@ -276,16 +276,18 @@ def _index_backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
 _index_put = define(
     "index_put",
     "(Tensor input, Tensor?[] indices, Tensor values, str variant, int? threads) -> Tensor",
-    kernel=_put_on_cpu,
+    kernel=_put,
     fake=_put_without_data,
     setup_context=_keep_indices,
     backward=_put_backward,
+    cuda=True,
 )
 _index = define(
     "index",
     "(Tensor input, Tensor?[] indices, str variant, int? threads) -> Tensor",
-    kernel=_index_on_cpu,
-    fake=_index_on_cpu,
+    kernel=_take,
+    fake=_take,
     setup_context=_keep_indices,
     backward=_index_backward,
+    cuda=True,
 )

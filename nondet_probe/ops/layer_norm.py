@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.checks import check_dtype
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["layer_norm", "rms_norm"]
 
@@ -88,24 +89,34 @@ def layer_norm(
     *,
     variant: str = "fixed_order",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """(input - mean) / sqrt(variance + eps) * weight + bias over the last dimensions.
 
-    input: CPU tensor; float64, float32, bfloat16 or float16. normalized_shape: its last sizes.
+    input: tensor on cpu, or on cuda for Triton; float64, float32, bfloat16 or float16.
+    normalized_shape: its last sizes.
     weight, bias: of that shape and of the input's dtype, or None.
     variant: how the gradients of weight and bias are summed over rows: "fixed_order" (the default:
         the same bits for any thread count at the speed of "two_pass", where "exact" costs about
         twice as much), "exact", "two_pass" or "atomic". The result itself is the same in all.
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        no "exact"); None is by the tensor's device. docs/triton.md.
 
     A row's bits depend on that row alone. NaN is the positive quiet NaN without payload. The
     process's rounding mode and flush-to-zero setting have no influence. Differentiable once, in
     reverse mode.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
-    not taken, UsageError (a ValueError) for shapes that do not fit and threads below 1.
+    not taken, UsageError (a ValueError) for shapes that do not fit, threads below 1
+    and a backend that cannot be used.
     """
     columns = _columns("layer_norm", variant, input, normalized_shape, weight, bias)
+    if backend is not None or input.is_cuda:
+        kernels = backends.kernels(
+            "layer_norm", variant, backend, input, weight, bias, threads=threads
+        )
+        if kernels is not None:
+            return kernels.layer_norm(input, columns, weight, bias, eps, True, variant)  # type: ignore[no-any-return]
     if _needs_gradient(input, weight, bias):
         return _norm_forward(input, columns, weight, bias, eps, True, variant, threads)[0]  # type: ignore[no-any-return]
     return _norm(input, columns, weight, bias, eps, True, threads)  # type: ignore[no-any-return]
@@ -119,6 +130,7 @@ def rms_norm(
     *,
     variant: str = "fixed_order",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """input / sqrt(mean(input^2) + eps) * weight over the last dimensions.
 
@@ -127,6 +139,10 @@ def rms_norm(
     columns = _columns("rms_norm", variant, input, normalized_shape, weight, None)
     if eps is None:
         eps = torch.finfo(input.dtype).eps
+    if backend is not None or input.is_cuda:
+        kernels = backends.kernels("rms_norm", variant, backend, input, weight, threads=threads)
+        if kernels is not None:
+            return kernels.layer_norm(input, columns, weight, None, eps, False, variant)  # type: ignore[no-any-return]
     if _needs_gradient(input, weight, None):
         return _norm_forward(input, columns, weight, None, eps, False, variant, threads)[0]  # type: ignore[no-any-return]
     return _norm(input, columns, weight, None, eps, False, threads)  # type: ignore[no-any-return]
@@ -193,7 +209,7 @@ def _norm_cpu(
     threads: int | None = None,
 ) -> Tensor:
     check_dtype("layer_norm", "fixed_order", x)
-    return via_c.layer_norm(centred, x, columns, weight, bias, eps, None, threads)
+    return via(x).layer_norm(centred, x, columns, weight, bias, eps, None, threads)  # type: ignore[no-any-return]
 
 
 def _norm_fake(x: Tensor, *rest: Any) -> Tensor:
@@ -219,7 +235,8 @@ def _forward_cpu(
 ) -> tuple[Tensor, Tensor]:
     check_dtype("layer_norm", variant, x)
     statistics = _statistics(x, columns)
-    return via_c.layer_norm(centred, x, columns, weight, bias, eps, statistics, threads), statistics
+    result = via(x).layer_norm(centred, x, columns, weight, bias, eps, statistics, threads)
+    return result, statistics
 
 
 def _forward_fake(x: Tensor, columns: int, *rest: Any) -> tuple[Tensor, Tensor]:
@@ -238,7 +255,7 @@ def _backward_cpu(
     threads: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     check_dtype("layer_norm", variant, x)
-    return via_c.layer_norm_backward(
+    return via(x).layer_norm_backward(  # type: ignore[no-any-return]
         centred, variant, gradient, x, columns, weight, statistics, parameters, threads
     )
 
@@ -287,7 +304,11 @@ def _shaped(x: Tensor, shape: torch.Size) -> Tensor:
 _INPUTS = "Tensor x, SymInt columns, Tensor? weight, Tensor? bias, float eps, bool centred"
 # Without a gradient to come: one tensor less to make, and nothing that a variant would change.
 _norm = define(
-    "layer_norm", f"({_INPUTS}, int? threads=None) -> Tensor", kernel=_norm_cpu, fake=_norm_fake
+    "layer_norm",
+    f"({_INPUTS}, int? threads=None) -> Tensor",
+    kernel=_norm_cpu,
+    fake=_norm_fake,
+    cuda=True,
 )
 _norm_forward = define(
     "layer_norm_forward",
@@ -296,6 +317,7 @@ _norm_forward = define(
     fake=_forward_fake,
     setup_context=_keep,
     backward=_gradients,
+    cuda=True,
 )
 _norm_backward = define(
     "layer_norm_backward",
@@ -303,4 +325,5 @@ _norm_backward = define(
     "bool parameters, bool centred, str variant, int? threads=None) -> (Tensor, Tensor, Tensor)",
     kernel=_backward_cpu,
     fake=_backward_fake,
+    cuda=True,
 )

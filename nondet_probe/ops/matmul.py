@@ -15,19 +15,21 @@ docs/ops/matmul.md.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.products import exact_dot, numbers
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
-__all__ = ["matmul", "matmul_ref"]
+__all__ = ["folded", "matmul", "matmul_ref", "shape_of_product"]
 
 _DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -109,16 +111,22 @@ register(
 
 
 def matmul(
-    a: Tensor, b: Tensor, *, variant: str = "fixed_split", threads: int | None = None
+    a: Tensor,
+    b: Tensor,
+    *,
+    variant: str = "fixed_split",
+    threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """The matrix product of a and b, with the shapes that torch.matmul takes and gives.
 
-    a: (..., M, K) or (K,). b: (..., K, N) or (K,); batch dimensions broadcast. CPU tensors of one
-    dtype, float64, float32, bfloat16 or float16, with any strides.
+    a: (..., M, K) or (K,). b: (..., K, N) or (K,); batch dimensions broadcast. Tensors of one dtype
+    on cpu, or on cuda for Triton, float64, float32, bfloat16 or float16, with any strides.
     variant: "fixed_split" (the default: the strongest promise that is also fast; a row's bits
         depend neither on the threads nor on the other rows), "splitk_ordered", "splitk_atomic" or
         "exact". Never replaced by another one.
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        no "exact"); None is by the tensors' device. docs/triton.md.
 
     float64 is multiplied and added in float64, the others in float32 and rounded once at the end
     (`exact` rounds once from the exact number). NaN is always the positive quiet NaN without
@@ -127,18 +135,27 @@ def matmul(
     reverse mode, to any order: gradients are products of the same variant.
 
     Raises UnknownNameError for an unknown variant, TypeError for devices, dtypes and layouts that
-    are not taken, ValueError for shapes that do not fit, UsageError for threads below 1 or an
-    unknown NONDET_PROBE_ISA.
+    are not taken, ValueError for shapes that do not fit, UsageError for threads below 1, a
+    backend that cannot be used, or an unknown NONDET_PROBE_ISA.
     """
     find("matmul", variant)
     for factor in (a, b):
         if not isinstance(factor, Tensor):
             raise TypeError(f"matmul takes two torch.Tensors, got {type(factor).__name__}")
     result: Tensor
-    a_dims, b_dims = a.dim(), b.dim()
-    if a_dims == 2 and b_dims == 2:
+    if backend is not None or a.is_cuda:
+        kernels = backends.kernels("matmul", variant, backend, a, b, threads=threads)
+        if kernels is not None:
+            return _of_any_shape(a, b, lambda left, right: kernels.matmul(left, right, variant))
+    if a.dim() == 2 and b.dim() == 2:
         result = _matmul(a, b, variant, threads)
         return result
+    return _of_any_shape(a, b, lambda left, right: _matmul(left, right, variant, threads))
+
+
+def _of_any_shape(a: Tensor, b: Tensor, product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """torch.matmul's shapes by a product that takes two dimensions or more."""
+    a_dims, b_dims = a.dim(), b.dim()
     if a_dims == 0 or b_dims == 0:
         raise ValueError(
             f"matmul takes tensors of one dimension or more, got shapes {tuple(a.shape)} and "
@@ -148,10 +165,10 @@ def matmul(
     right = b.unsqueeze(1) if b_dims == 1 else b
     if a_dims > 2 and b_dims <= 2 and a.numel() > 0:
         # One product of all rows instead of one for each batch: the bits are the same.
-        result = _matmul(left.reshape(-1, left.shape[-1]), right, variant, threads)
+        result = product(left.reshape(-1, left.shape[-1]), right)
         result = result.reshape(*a.shape[:-1], right.shape[-1])
     else:
-        result = _matmul(left, right, variant, threads)
+        result = product(left, right)
     if a_dims == 1:
         result = result.squeeze(-2)
     return result.squeeze(-1) if b_dims == 1 else result
@@ -187,7 +204,7 @@ def _broadcast(a: Tensor, b: Tensor) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _shape(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
+def shape_of_product(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
     """The result's, of two tensors of two dimensions or more that fit together."""
     check_dtype("matmul", variant, a)
     if a.dtype is not b.dtype:
@@ -210,14 +227,14 @@ def _shape(a: Tensor, b: Tensor, variant: str) -> tuple[int, ...]:
 
 
 def _on_cpu(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
-    shape = _shape(a, b, variant)
+    shape = shape_of_product(a, b, variant)
     check_memory(a)
     check_memory(b)
-    return via_c.matmul(a, b, shape, variant, threads)
+    return via(a).matmul(a, b, shape, variant, threads)  # type: ignore[no-any-return]
 
 
 def _without_data(a: Tensor, b: Tensor, variant: str, threads: int | None = None) -> Tensor:
-    return a.new_empty(_shape(a, b, variant))
+    return a.new_empty(shape_of_product(a, b, variant))
 
 
 def _keep_factors(ctx: Any, inputs: tuple[Tensor, Tensor, str, int | None], output: Tensor) -> None:
@@ -225,8 +242,8 @@ def _keep_factors(ctx: Any, inputs: tuple[Tensor, Tensor, str, int | None], outp
     ctx.save_for_backward(a, b)
 
 
-def _folded(
-    left: Tensor, right: Tensor, shape: torch.Size, variant: str, threads: int | None
+def folded(
+    left: Tensor, right: Tensor, shape: torch.Size, product: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """left @ right, summed over the batch dimensions along which a factor of this shape was
     repeated. The sums become part of the product: they keep the promise of the variant."""
@@ -238,8 +255,7 @@ def _folded(
         if dim < missing or (shape[dim - missing] == 1 and size != 1)
     ]
     if not summed:
-        product: Tensor = _matmul(left, right, variant, threads)
-        return product
+        return product(left, right)
     kept = [dim for dim in range(len(batch)) if dim not in summed]
     row, column = len(batch), len(batch) + 1
     rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
@@ -247,22 +263,24 @@ def _folded(
     wide = left.expand(*batch, rows, inner).permute(*kept, row, *summed, column)
     tall = right.expand(*batch, inner, columns).permute(*kept, *summed, row, column)
     left_batch = [batch[dim] for dim in kept]
-    folded: Tensor = _matmul(
-        wide.reshape(*left_batch, rows, length),
-        tall.reshape(*left_batch, length, columns),
-        variant,
-        threads,
+    summed_up = product(
+        wide.reshape(*left_batch, rows, length), tall.reshape(*left_batch, length, columns)
     )
-    return folded.reshape(shape)
+    return summed_up.reshape(shape)
 
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
     a, b = ctx.saved_tensors
     of_a = of_b = None
+
+    def product(left: Tensor, right: Tensor) -> Tensor:
+        result: Tensor = _matmul(left, right, ctx.variant, ctx.threads)
+        return result
+
     if ctx.needs_input_grad[0]:
-        of_a = _folded(gradient, b.mT, a.shape, ctx.variant, ctx.threads)
+        of_a = folded(gradient, b.mT, a.shape, product)
     if ctx.needs_input_grad[1]:
-        of_b = _folded(a.mT, gradient, b.shape, ctx.variant, ctx.threads)
+        of_b = folded(a.mT, gradient, b.shape, product)
     return of_a, of_b, None, None
 
 
@@ -273,4 +291,5 @@ _matmul = define(
     fake=_without_data,
     setup_context=_keep_factors,
     backward=_backward,
+    cuda=True,
 )

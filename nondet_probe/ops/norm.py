@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import tensor_of_bits
 from nondet_probe.ops.rational_products import exact_dot, root_to_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["norm", "norm_ref"]
 
@@ -109,7 +109,7 @@ def norm_ref(x: Tensor) -> Tensor:
 
 def _on_cpu(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
     check_dtype("norm", variant, x)
-    return via_c.norm(readable(x), variant, threads)
+    return via(x).norm(readable(x), variant, threads)  # type: ignore[no-any-return]
 
 
 def _without_data(x: Tensor, variant: str, threads: int | None = None) -> Tensor:
@@ -134,4 +134,5 @@ _norm = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )

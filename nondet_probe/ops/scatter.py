@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nondet_probe.bits.dtypes import dtype_name
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.rational import FORMATS, exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, register
+from nondet_probe.ops.via import via
 
 __all__ = [
     "add_rows",
@@ -146,7 +146,7 @@ def add_rows(
     source, index = readable(source), readable(index)
     if index.dtype is not torch.int64:
         index = index.long()
-    via_c.scatter_rows(out, destinations, index, source, variant, threads, wrap, strict, grid)
+    via(out).scatter_rows(out, destinations, index, source, variant, threads, wrap, strict, grid)
     return out
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
+from nondet_probe.ops import backends
 from nondet_probe.ops.define import define
 from nondet_probe.ops.registry import find
 from nondet_probe.ops.scatter import (
@@ -29,6 +29,7 @@ from nondet_probe.ops.scatter import (
     register_variants,
     rows_ref,
 )
+from nondet_probe.ops.via import via
 
 __all__ = ["scatter_add", "scatter_add_ref"]
 
@@ -43,22 +44,31 @@ def scatter_add(
     *,
     variant: str = "ordered",
     threads: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """A new tensor: input with every src[i, j, ...] added at the place [i, j, ...] whose coordinate
     along dim is replaced by index[i, j, ...].
 
-    input: CPU tensor of float64, float32, bfloat16 or float16; src: of the same dtype; index: int64
-    or int32, of no more than src's size in any dimension and of no more than input's in any but
-    dim; its numbers in [0, input.shape[dim]).
+    input: tensor on cpu, or on cuda for Triton, of float64, float32, bfloat16 or float16; src: of
+    the same dtype; index: int64 or int32, of no more than src's size in any dimension and of no
+    more than input's in any but dim; its numbers in [0, input.shape[dim]).
     variant: "ordered" (the default: the bits of torch on one thread while the index has no more
         than 65,536 numbers, and faster than torch), "exact", "fixed_point" or "atomic".
-    threads: the most to use; None is torch.get_num_threads().
+    threads: the most to use; None is torch.get_num_threads(). backend: "cpu" or "triton" (which has
+        "fixed_point" and "atomic"); None is by the tensor's device. docs/triton.md.
 
     Raises UnknownNameError for an unknown variant, TypeError for a device, dtype or layout that is
-    not taken, UsageError for shapes that do not fit and threads below 1, IndexError naming the
-    first index out of range.
+    not taken, UsageError for shapes that do not fit, threads below 1 and a backend that
+    cannot be used, IndexError naming the first index out of range.
     """
     find("scatter_add", variant)
+    if backend is not None or (isinstance(input, Tensor) and input.is_cuda):
+        kernels = backends.kernels(
+            "scatter_add", variant, backend, input, index, src, threads=threads
+        )
+        if kernels is not None:
+            dim = _check(input, dim, index, src, variant)
+            return kernels.scatter_add(input, dim, index, src, variant)  # type: ignore[no-any-return]
     result: Tensor = _scatter_add(input, dim, index, src, variant, threads)
     return result
 
@@ -99,10 +109,10 @@ def _lies_within(
 
 def _cells(shape: torch.Size, dim: int, index: Tensor) -> Tensor:
     """Where each element goes in a contiguous tensor of this shape."""
-    base = torch.zeros((), dtype=torch.int64)
+    base = torch.zeros((), dtype=torch.int64, device=index.device)
     for d, size in enumerate(index.shape):
         if d != dim:
-            steps = torch.arange(size) * math.prod(shape[d + 1 :])
+            steps = torch.arange(size, device=index.device) * math.prod(shape[d + 1 :])
             base = base + steps.reshape([-1 if k == d else 1 for k in range(index.dim())])
     return torch.add(base, index, alpha=math.prod(shape[dim + 1 :]))
 
@@ -119,7 +129,7 @@ def _is_of_rows(input: Tensor, dim: int, index: Tensor) -> bool:
     )
 
 
-def _on_cpu(
+def _add(
     input: Tensor, dim: int, index: Tensor, src: Tensor, variant: str, threads: int | None = None
 ) -> Tensor:
     dim = _check(input, dim, index, src, variant)
@@ -129,7 +139,7 @@ def _on_cpu(
     if input.dim() <= 1:
         add_rows(out, out.numel(), index, src, variant, threads)
     elif index.numel() == 0 or out.numel() == 0:
-        via_c.checked_indices(index, input.shape[dim], "scatter_add")
+        via(index).checked_indices(index, input.shape[dim], "scatter_add")
     elif _is_of_rows(input, dim, index):
         row = index.flatten(1)[:, 0]
         add_rows(out, out.shape[0], row, src, variant, threads)
@@ -145,7 +155,7 @@ def _on_cpu(
             n = out.numel()
             add_rows(out, n, index, src, variant, threads, strict=several, grid=grid)
         else:
-            index = via_c.checked_indices(index, size, "scatter_add")
+            index = via(index).checked_indices(index, size, "scatter_add")
             cells = _cells(input.shape, dim, index).reshape(-1)
             add_rows(out, out.numel(), cells, src, variant, threads, strict=several)
     return out
@@ -180,8 +190,9 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
 _scatter_add = define(
     "scatter_add",
     "(Tensor input, int dim, Tensor index, Tensor src, str variant, int? threads=None) -> Tensor",
-    kernel=_on_cpu,
+    kernel=_add,
     fake=_without_data,
     setup_context=_keep_index,
     backward=_backward,
+    cuda=True,
 )

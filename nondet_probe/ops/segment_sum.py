@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from nondet_probe.errors import UsageError
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, readable
 from nondet_probe.ops.define import define
 from nondet_probe.ops.rational import exact_sum, round_to_bits, tensor_of_bits
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["segment_sum", "segment_sum_ref"]
 
@@ -169,7 +169,7 @@ def _on_cpu(
     _segments(sizes, offsets is not None)
     if sizes.dtype is not torch.int64:
         sizes = sizes.to(torch.int64)
-    return via_c.segment_sum(data, sizes, offsets is not None, variant, threads)
+    return via(data).segment_sum(data, sizes, offsets is not None, variant, threads)  # type: ignore[no-any-return]
 
 
 def _without_data(
@@ -201,6 +201,7 @@ _segment_sum = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )
 
 
@@ -249,4 +250,5 @@ _segment_expand = define(
     fake=_expand_without_data,
     setup_context=_keep_expand,
     backward=_expand_backward,
+    cuda=True,
 )

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nondet_probe.ops import via_c
 from nondet_probe.ops.checks import check_dtype, check_memory
 from nondet_probe.ops.define import define
 from nondet_probe.ops.dims import as_rows, checked_dims, listed, result_shape
 from nondet_probe.ops.rational import round_to_bits, tensor_of_bits
 from nondet_probe.ops.rational_products import add_up, elements
 from nondet_probe.ops.registry import Guarantee, Variant, find, register
+from nondet_probe.ops.via import via
 
 __all__ = ["var", "var_mean", "var_mean_ref", "var_ref"]
 
@@ -191,7 +191,9 @@ def _on_cpu(
     dims = checked_dims(dim, x.ndim)
     check_memory(x)
     shape = result_shape(x.shape, dims, keepdim)
-    return via_c.var_mean(as_rows(x, dims), math.prod(shape), shape, correction, variant, threads)
+    return via(x).var_mean(  # type: ignore[no-any-return]
+        as_rows(x, dims), math.prod(shape), shape, correction, variant, threads
+    )
 
 
 def _without_data(
@@ -244,4 +246,5 @@ _var_mean = define(
     fake=_without_data,
     setup_context=_keep,
     backward=_backward,
+    cuda=True,
 )

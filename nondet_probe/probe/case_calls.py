@@ -17,6 +17,7 @@ from nondet_probe.probe.case_inputs import PLACES, Inputs
 __all__ = [
     "at_indices",
     "at_places",
+    "attention_backward",
     "bincount",
     "bytes_moved",
     "cross_entropy_backward",
@@ -117,6 +118,14 @@ def rms_norm_backward(
     leaves = [_leaf(tensor) for tensor in (x, weight)]
     result = function(leaves[0], weight.shape, leaves[1])
     return _gradients(result, leaves, gradient)[1:]
+
+
+def attention_backward(
+    function: Callable[..., Tensor], query: Tensor, key: Tensor, value: Tensor, gradient: Tensor
+) -> Inputs:
+    leaves = [_leaf(tensor) for tensor in (query, key, value)]
+    result = function(*leaves)
+    return result.detach(), *_gradients(result, leaves, gradient)
 
 
 def softmax_backward(function: Callable[..., Tensor], x: Tensor, gradient: Tensor) -> Inputs:

@@ -14,6 +14,7 @@ __all__ = [
     "COLUMNS",
     "PLACES",
     "Inputs",
+    "attended",
     "classified",
     "factors",
     "matrix",
@@ -78,6 +79,15 @@ def factors(n: int, dtype: torch.dtype) -> Inputs:
 def row_and_gradient(n: int, dtype: torch.dtype) -> Inputs:
     """A matrix, and the gradient of what is computed of it in its shape."""
     return _normal(_shape(n), dtype), _normal(_shape(n), dtype, 1)
+
+
+def attended(n: int, dtype: torch.dtype) -> Inputs:
+    """Queries, keys and values of n elements each, 64 a position and at most 256 positions a head,
+    and the gradient of what is computed of them."""
+    positions = max(1, n // 64)
+    shape = (max(1, positions // 256), min(positions, 256), min(n, 64))
+    query, key, value, gradient = (_normal(shape, dtype, stream) for stream in range(4))
+    return query, key, value, gradient
 
 
 def norm_rows(n: int, dtype: torch.dtype) -> Inputs:

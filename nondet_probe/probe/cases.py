@@ -214,6 +214,14 @@ _ALL = [
         torch.matmul,
         most={"exact": 50_000},
     ),
+    Case(
+        "attention",
+        "queries, keys and values of n elements each, 64 wide, forward and backward",
+        "torch.nn.functional.scaled_dot_product_attention(query, key, value)",
+        made.attended,
+        functional.scaled_dot_product_attention,
+        calls.attention_backward,
+    ),
 ]
 
 CASES: dict[str, list[Case]] = {case.op: [] for case in _ALL}

@@ -196,6 +196,9 @@ def test_env(call: Call) -> None:
     assert "torch" in call("env").stdout
     found = json.loads(call("env", "--json").stdout)
     assert found["versions"]["nondet-probe"] == __version__
+    assert found["backends"]["cpu"]["usable"]
+    assert found["backends"]["triton"]["reason"]
+    assert "backends: triton: reason" in call("env").stdout
 
 
 def test_version(call: Call) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from emulated import emulated
 
-from nondet_probe.ops.via_cuda import library
+from nondet_probe.bits import device
 
 Grid = Callable[[int, int], None]
 
@@ -16,11 +16,11 @@ Grid = Callable[[int, int], None]
 def grid(monkeypatch: pytest.MonkeyPatch) -> Grid:
     """via_cuda launches on the emulated grid; call it with a seed, for the order of warps and
     blocks, and the number of blocks of the launches to come (0: as the kernels choose)."""
-    monkeypatch.setattr(library, "_load", emulated)
+    monkeypatch.setattr(device, "_load", emulated)
 
     def launches(seed: int, blocks: int = 0) -> None:
         emulated().seed(seed, 1 + seed % 5)
-        monkeypatch.setattr(library, "_BLOCKS", blocks)
+        monkeypatch.setattr(device, "_BLOCKS", blocks)
 
     launches(1, 0)
     return launches

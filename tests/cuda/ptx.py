@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 __all__ = ["Entry", "entries", "offences"]
@@ -42,9 +42,12 @@ def entries(ptx: str) -> list[Entry]:
     return found
 
 
-def offences(found: list[Entry], declared: Mapping[str, frozenset[str]]) -> list[str]:
+def offences(
+    found: list[Entry], declared: Mapping[str, frozenset[str]], fused: Collection[str] = ()
+) -> list[str]:
     """What breaks the rules, in words. declared: for kernels whose name matches a pattern, all of
-    the floating-point atomics that they have; the others have none. No kernel has an fma."""
+    the floating-point atomics that they have; the others have none. fused: patterns of the kernels
+    whose numerics ask for fused multiplications; the others have none."""
     said = []
     for entry in found:
         allowed = [
@@ -56,11 +59,11 @@ def offences(found: list[Entry], declared: Mapping[str, frozenset[str]]) -> list
                 f"{entry.name}: floating-point atomics {sorted(entry.float_atomics)}, "
                 f"declared {sorted(expected)}"
             )
-        if entry.fused:
+        if (entry.fused > 0) != any(re.search(pattern, entry.name) for pattern in fused):
             said.append(f"{entry.name}: {entry.fused} fused multiplications")
     said += [
         f"no kernel is called {pattern}"
-        for pattern in declared
+        for pattern in (*declared, *fused)
         if not any(re.search(pattern, entry.name) for entry in found)
     ]
     return said

@@ -148,10 +148,10 @@ def test_what_is_not_taken(grid: Grid) -> None:
 def test_a_build_without_kernels_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from nondet_probe.ops.via_cuda import library
+    from nondet_probe.bits import device
 
     monkeypatch.setitem(sys.modules, "nondet_probe._cuda", None)
-    library._load.cache_clear()
+    device._load.cache_clear()
     with pytest.raises(UsageError, match="NONDET_PROBE_CUDA=1"):
         via_cuda.sum_all(torch.ones(3), "exact", False, None)
-    library._load.cache_clear()
+    device._load.cache_clear()

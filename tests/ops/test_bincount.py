@@ -207,7 +207,7 @@ REFUSALS: list[tuple[Callable[[], Tensor], type[Exception], str]] = [
     (lambda: bincount(INPUT, minlength=-1), UsageError, "minlength must be at least 0, got -1"),
     (lambda: bincount(INPUT, threads=0), UsageError, "threads must be at least 1, got 0"),
     (lambda: bincount(INPUT, W, threads=0), UsageError, "threads must be at least 1, got 0"),
-    (lambda: bincount(INPUT.to("meta")), TypeError, "on cpu, got one on meta"),
+    (lambda: bincount(INPUT.to("meta")), TypeError, "on cpu or cuda, got one on meta"),
     (
         lambda: bincount(torch.tensor([1, 0, -7, -8])),
         IndexError,

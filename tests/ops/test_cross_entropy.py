@@ -308,7 +308,7 @@ REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: cross_entropy(X.int(), T), TypeError, "takes float64, .*; got int32"),
     (lambda: cross_entropy(X, T, threads=0), UsageError, "threads must be at least 1"),
     (lambda: cross_entropy([1.0], T), TypeError, "as input, got list"),  # type: ignore[arg-type]
-    (lambda: cross_entropy(X.to("meta"), T), TypeError, "on cpu, got one on meta"),
+    (lambda: cross_entropy(X.to("meta"), T), TypeError, "on cpu or cuda, got one on meta"),
     (lambda: cross_entropy(X, T - 1), IndexError, "target -1 at position 0 is not one of the 3"),
     (lambda: cross_entropy(X, T + 1), IndexError, "target 3 at position 1 is not one of the 3"),
     (lambda: cross_entropy(X[:, :0], T), IndexError, "target 0 at position 0 is not one of the 0"),

@@ -352,7 +352,7 @@ REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: layer_norm([1.0], (1,)), TypeError, "got list"),  # type: ignore[arg-type]
     (lambda: layer_norm(X.int(), (3,)), TypeError, "takes float64, .*; got int32"),
     (lambda: layer_norm(X, (3,), threads=0), UsageError, "threads must be at least 1, got 0"),
-    (lambda: rms_norm(X.to("meta"), (3,)), TypeError, "on cpu, got one on meta"),
+    (lambda: rms_norm(X.to("meta"), (3,)), TypeError, "on cpu or cuda, got one on meta"),
     (lambda: layer_norm(X.to_sparse(), (3,)), TypeError, "layout torch.sparse_coo"),
 ]
 

@@ -315,7 +315,7 @@ def test_refusals_of_tensors() -> None:
     for other, message in (
         (x.int(), "one dtype"),
         (x.double(), "one dtype, got torch.float32 and torch.float64"),
-        (x.to("meta"), "on cpu, got one on meta"),
+        (x.to("meta"), "on cpu or cuda, got one on meta"),
         (x.to_sparse(), "got layout torch.sparse_coo"),
         ([[1.0]], "takes two torch.Tensors, got list"),
     ):

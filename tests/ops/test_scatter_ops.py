@@ -224,7 +224,7 @@ REFUSALS: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: index_put(X, (None,), S), UsageError, "at least one index"),
     (lambda: index(X, ()), UsageError, "at least one index"),
     (lambda: index_add(X, 0, AT, S, threads=0), UsageError, "at least 1, got 0"),
-    (lambda: index_add(X.to("meta"), 0, AT, S), TypeError, "on cpu, got one on meta"),
+    (lambda: index_add(X.to("meta"), 0, AT, S), TypeError, "on cpu or cuda, got one on meta"),
     (lambda: index_add(X, 0, AT, S.to_sparse()), TypeError, "takes dense tensors"),
     (lambda: index_add(X, 0, T([0, 3]), S), IndexError, "index 3 at position 1 .* 3 rows"),
     (lambda: index_add(X, 0, T([-1, 0]), S), IndexError, "index -1 at position 0"),

@@ -296,7 +296,7 @@ REFUSALS = [
     (X, {"offsets": torch.tensor([], dtype=torch.int64)}, UsageError, "got none"),
     (torch.tensor(1.0), {"lengths": TWO}, UsageError, "must have a first dimension"),
     (X, {"lengths": TWO, "threads": 0}, UsageError, "threads must be at least 1, got 0"),
-    (X.to("meta"), {"lengths": TWO}, TypeError, "on cpu, got one on meta"),
+    (X.to("meta"), {"lengths": TWO}, TypeError, "on cpu or cuda, got one on meta"),
 ]
 
 

@@ -219,7 +219,7 @@ REFUSALS = [
     (lambda: torch.ones(()), {"dim": 1}, IndexError, "dim 1 is out of range for a tensor of 0"),
     (lambda: torch.ones(3, 4), {"dim": (1, -1)}, UsageError, r"dim -1 is given twice in dim=\(1"),
     (lambda: torch.ones(3).to_sparse(), {}, TypeError, "got layout torch.sparse_coo; pass x.to"),
-    (lambda: torch.ones(3, device="meta"), {}, TypeError, "on cpu, got one on meta"),
+    (lambda: torch.ones(3, device="meta"), {}, TypeError, "on cpu or cuda, got one on meta"),
     (lambda: torch.ones(3), {"threads": 0}, UsageError, "threads must be at least 1, got 0"),
 ]
 

@@ -12,6 +12,7 @@ from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
 __all__ = [
+    "batch_strides",
     "cumsum",
     "dot",
     "matmul",
@@ -47,8 +48,8 @@ def matmul(
             b_k,
             b_column,
             batch,
-            _batch_strides(a, len(batch)) if batch else (),
-            _batch_strides(b, len(batch)) if batch else (),
+            batch_strides(a, len(batch)) if batch else (),
+            batch_strides(b, len(batch)) if batch else (),
             threads,
             "",
         )
@@ -57,7 +58,7 @@ def matmul(
     return result
 
 
-def _batch_strides(x: Tensor, dims: int) -> list[int]:
+def batch_strides(x: Tensor, dims: int) -> list[int]:
     """Of the last `dims` dimensions before the matrix; 0 where x is repeated along one."""
     own = [
         0 if size == 1 else stride

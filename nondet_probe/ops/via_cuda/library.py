@@ -1,82 +1,50 @@
-"""The module with the kernels, loaded on first use, and what a launch needs."""
+"""What a launch needs, for the modules of this package."""
 
 from __future__ import annotations
-
-import contextlib
-import functools
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
+from nondet_probe.bits.device import (
+    launch_blocks,
+    library,
+    on_device,
+    stream_of,
+    why_not,
+    workspace,
+)
 from nondet_probe.errors import UsageError
 
 __all__ = [
     "launch_blocks",
     "library",
     "no_threads",
+    "not_captured",
     "on_device",
+    "same_device",
     "stream_of",
     "why_not",
     "workspace",
 ]
 
 
-_BLOCKS = 0
-"""Of every launch; 0 lets the kernels fill the device. No result that promises anything depends on
-it, which the tests show by changing it."""
-
-
-def library() -> ModuleType:
-    """`nondet_probe._cuda`. UsageError when this build has none, with what to do."""
-    return _load()
-
-
-@functools.cache
-def _load() -> ModuleType:
-    try:
-        from nondet_probe import _cuda
-    except ImportError as error:
-        raise UsageError(
-            f"nondet_probe has no kernels for CUDA here ({error}); build it where nvcc is: "
-            "NONDET_PROBE_CUDA=1 pip install --no-build-isolation nondet-probe, or pass x.cpu()"
-        ) from None
-    module: ModuleType = _cuda
-    return module
-
-
-def launch_blocks() -> int:
-    """The size of the launches to come: 0 fills the device."""
-    return _BLOCKS
-
-
-def why_not() -> str | None:
-    """Why the kernels cannot be used here; None when they can."""
-    try:
-        library()
-    except UsageError as error:
-        return str(error)
-    if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
-    return None
-
-
-def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Launches inside go to the device of x."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
-
-
-def stream_of(x: Tensor) -> int:
-    """The current stream of x's device, as an address."""
-    return torch.cuda.current_stream(x.device).cuda_stream if x.is_cuda else 0
-
-
-def workspace(x: Tensor, size: int) -> Tensor:
-    """`size` bytes on x's device, of torch's own allocator, so that a graph may capture them."""
-    return torch.empty(size, dtype=torch.uint8, device=x.device)
-
-
 def no_threads(threads: int | None) -> None:
     """UsageError when threads are asked for."""
     if threads is not None:
         raise UsageError(f"threads is for tensors on cpu; this one is on a GPU, got {threads}")
+
+
+def same_device(op: str, *tensors: Tensor) -> None:
+    """TypeError, in the name of `op`, unless all tensors are on one device."""
+    devices = {str(tensor.device): None for tensor in tensors}
+    if len(devices) > 1:
+        raise TypeError(f"{op} takes tensors on one device, got {' and '.join(devices)}")
+
+
+def not_captured(op: str, x: Tensor) -> None:
+    """UsageError while x's device captures a graph: what follows has to wait for the GPU."""
+    if x.is_cuda and torch.cuda.is_current_stream_capturing():
+        raise UsageError(
+            f"{op}, in all variants, reads back from the GPU whether its input is in range, which "
+            "cannot be captured in a graph; call it outside of the graph"
+        )
