@@ -29,12 +29,6 @@ struct Exp32 {
   static constexpr float whole = 0x1.8p23f;  // added, it leaves a whole number in the low bits
   static constexpr int fraction_bits = 23, bias = 127;
   static constexpr int terms = 6;
-  // A function, because device code cannot refer to an array of the host's.
-  NDP_HD static constexpr float q(int i) {
-    constexpr float kQ[terms] = {0x1p-1f,         0x1.555556p-3f,  0x1.5554eap-5f,
-                                 0x1.1110ep-7f,   0x1.6d4324p-10f, 0x1.a124f2p-13f};
-    return kQ[i];
-  }
 };
 
 struct Exp64 {
@@ -45,21 +39,29 @@ struct Exp64 {
   static constexpr double whole = 0x1.8p52;
   static constexpr int fraction_bits = 52, bias = 1023;
   static constexpr int terms = 11;
-  NDP_HD static constexpr double q(int i) {
-    constexpr double kQ[terms] = {0x1p-1,
-                                  0x1.5555555555557p-3,
-                                  0x1.5555555555556p-5,
-                                  0x1.11111111100dcp-7,
-                                  0x1.6c16c16c162d4p-10,
-                                  0x1.a01a01abe7fe1p-13,
-                                  0x1.a01a01a6d889cp-16,
-                                  0x1.71de0231960ebp-19,
-                                  0x1.27e4db646b17ep-22,
-                                  0x1.af4de97ca4194p-26,
-                                  0x1.1f730349868cep-29};
-    return kQ[i];
-  }
 };
+
+// Coefficient i of q. Functions, because device code cannot refer to an array of the host's; not
+// members, which ISA levels would share.
+NDP_HD static constexpr float q_of(Exp32, int i) {
+  constexpr float kQ[Exp32::terms] = {0x1p-1f,         0x1.555556p-3f,  0x1.5554eap-5f,
+                                      0x1.1110ep-7f,   0x1.6d4324p-10f, 0x1.a124f2p-13f};
+  return kQ[i];
+}
+NDP_HD static constexpr double q_of(Exp64, int i) {
+  constexpr double kQ[Exp64::terms] = {0x1p-1,
+                                       0x1.5555555555557p-3,
+                                       0x1.5555555555556p-5,
+                                       0x1.11111111100dcp-7,
+                                       0x1.6c16c16c162d4p-10,
+                                       0x1.a01a01abe7fe1p-13,
+                                       0x1.a01a01a6d889cp-16,
+                                       0x1.71de0231960ebp-19,
+                                       0x1.27e4db646b17ep-22,
+                                       0x1.af4de97ca4194p-26,
+                                       0x1.1f730349868cep-29};
+  return kQ[i];
+}
 
 // V: the float type of `Of` or a vector of it; U: the unsigned type of the same shape.
 // NaN gives a NaN, -inf gives 0, inf gives inf.
@@ -72,13 +74,13 @@ NDP_HD static inline __attribute__((always_inline)) V exp_of(V x) {
   const V shifted = x * Of::log2e + whole;
   const V n = shifted - whole;
   const V r = (x - n * Of::ln2_high) - n * Of::ln2_low;
-  V q = Of::q(Of::terms - 1) - V{};
+  V q = q_of(Of{}, Of::terms - 1) - V{};
 #if defined(__CUDACC__)
 #pragma unroll
 #else
 #pragma GCC unroll 16
 #endif
-  for (int i = Of::terms - 2; i >= 0; --i) q = q * r + Of::q(i);
+  for (int i = Of::terms - 2; i >= 0; --i) q = q * r + q_of(Of{}, i);
   const V p = (r + r * r * q) + 1;
   // Times 2^n in two halves, neither of which leaves the exponents there are; only the second can
   // round, where the result is subnormal. The shift must be one of unsigned numbers: hence the
