@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def ptx_of(source: Path, architecture: str) -> str:
     kept = OUT / f"{source.stem}-{architecture}-{state}.ptx"
     if not kept.exists():
         OUT.mkdir(parents=True, exist_ok=True)
-        made = kept.with_suffix(f".{os.getpid()}.ptx")
+        made = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}.ptx")
         environment = os.environ | {"PATH": f"{nvcc().parent}{os.pathsep}{os.environ['PATH']}"}
         commands = [
             [str(nvcc()), *FLAGS, f"-arch=compute_{architecture}", "-ptx", str(source)],

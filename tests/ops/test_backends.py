@@ -108,6 +108,22 @@ def test_offers_are_of_variants_that_exist() -> None:
             assert offer.guarantee <= known[name].guarantee
 
 
+def test_cuda_is_asked_for_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(4, 6)
+    monkeypatch.setattr(backends, "_MISSING", {"cuda": "is not in this build", "triton": ""})
+    with pytest.raises(UsageError, match="backend 'cuda' is not in this build"):
+        ops.softmax(x, 1, backend="cuda")
+    monkeypatch.setattr(backends, "_MISSING", {"cuda": "", "triton": ""})
+    with pytest.raises(TypeError, match="backend 'cuda' takes tensors on cuda, got one on cpu"):
+        ops.softmax(x, 1, backend="cuda")
+    with pytest.raises(UsageError, match="has no attention; it has softmax"):
+        kernels("attention", "atomic", "cuda", x)
+    for op, of_op in offers("cuda").items():
+        known = {variant.name: variant for variant in registry.variants(op)}
+        for name, offer in of_op.items():
+            assert offer.guarantee == known[name].guarantee, (op, name)
+
+
 def test_offers_of_the_cpu_are_in_the_registry() -> None:
     with pytest.raises(UnknownNameError, match="unknown backend"):
         offers("cpu")
@@ -124,7 +140,7 @@ def test_a_missing_triton_is_said() -> None:
         "import importlib.util as u, sys; find = u.find_spec\n"
         "u.find_spec = lambda name, *rest: None if name == 'triton' else find(name, *rest)\n"
         "from nondet_probe.ops.backends import available\n"
-        "print(*(backend.reason for backend in available() if not backend.usable))"
+        "print(*(backend.reason for backend in available() if backend.name == 'triton'))"
     )
     environment = {name: value for name, value in os.environ.items() if "TRITON" not in name}
     done = subprocess.run(
