@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from nvcc import ARCHITECTURES, CSRC, ptx_of
-from ptx import entries, offences
+from cuda_ptx import entries, offences
 
 SOURCES = sorted(CSRC.glob("*.cu"))
 
