@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from nvcc import ARCHITECTURES, CSRC, ptx_of
 from cuda_ptx import entries, offences
+from nvcc import ARCHITECTURES, CSRC, ptx_of
 
 SOURCES = sorted(CSRC.glob("*.cu"))
 
