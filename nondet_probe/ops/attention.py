@@ -98,7 +98,7 @@ def attention(
 
 def _variant(given: str | None, place: str) -> str:
     if given is None:
-        return _DEFAULT[place]
+        return _DEFAULT.get(place, _DEFAULT["triton"])  # cuda has none, which is said later
     on_cpu = [variant.name for variant in variants("attention")]
     elsewhere = list(backends.offers("triton")["attention"])
     if given not in on_cpu + elsewhere:

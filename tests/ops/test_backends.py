@@ -117,7 +117,7 @@ def test_cuda_is_asked_for_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="backend 'cuda' takes tensors on cuda, got one on cpu"):
         ops.softmax(x, 1, backend="cuda")
     with pytest.raises(UsageError, match="has no attention; it has softmax"):
-        kernels("attention", "atomic", "cuda", x)
+        ops.attention(x, x, x, backend="cuda")
     for op, of_op in offers("cuda").items():
         known = {variant.name: variant for variant in registry.variants(op)}
         for name, offer in of_op.items():

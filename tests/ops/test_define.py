@@ -19,6 +19,8 @@ from nondet_probe.ops.define import define
 from nondet_probe.probe.cases import CASES, Case
 
 NAMES = {case.name: case for cases in CASES.values() for case in cases}
+# On CPU attention is no operator, but made of some.
+OPERATORS = [name for name in NAMES if name != "attention"]
 X = torch.tensor([1.5, -2.25, 4.0])
 AT = torch.tensor([2, 0, 2])
 
@@ -82,7 +84,7 @@ def test_a_call_that_nothing_watches_enters_no_dispatcher(
     assert [call for call in calls if call.startswith("nondet_probe.")] != []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPERATORS)
 def test_results_are_nobodys_views_and_share_no_memory(name: str) -> None:
     case = NAMES[name]
     inputs = case.make(40, torch.float32)
