@@ -1,4 +1,5 @@
-"""What in PTX decides about determinism: floating-point atomics and fused multiplications."""
+"""The rules for what nvcc makes of the kernels: floating-point atomics and fused multiplications
+that are declared, and no others. `tests/kernels/ptx.py` takes PTX apart."""
 
 from __future__ import annotations
 
@@ -7,18 +8,16 @@ import subprocess
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-__all__ = ["Entry", "entries", "offences"]
+from ptx import functions, is_float
+from ptx import fused as fused_operations
 
-_ENTRY = re.compile(r"\.entry\s+(\w+)")
-# red.global.add.f32, atom.shared.cas.b64, atom.global.gpu.relaxed.add.noftz.bf16x2, ...
-_ATOMIC = re.compile(r"^\s*(?:@!?%p\d+\s+)?(?:atom|red)\.([\w.:]+)", re.M)
-_FLOATS = re.compile(r"\.(?:b?f16(?:x2)?|f32|f64)$")
-_FUSED = re.compile(r"^\s*(?:@!?%p\d+\s+)?fma\.", re.M)
+__all__ = ["Entry", "entries", "offences"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kernel: its floating-point atomics, such as "add.f32", and how many fma it has."""
+    """A kernel, or a function of the device that was not inlined: its floating-point atomics, such
+    as "add.f32", with compare-and-swap, which may hide one, and how many kinds of fma it has."""
 
     name: str
     float_atomics: frozenset[str]
@@ -26,20 +25,21 @@ class Entry:
 
 
 def entries(ptx: str) -> list[Entry]:
-    """All kernels of a PTX file, their names as in the source."""
-    starts = [(match.start(), match[1]) for match in _ENTRY.finditer(ptx)]
-    names = _plain([name for _, name in starts])
-    ends = [start for start, _ in starts[1:]] + [len(ptx)]
-    found = []
-    for (start, mangled), end in zip(starts, ends, strict=True):
-        body = ptx[start:end]
-        atomics = set()
-        for match in _ATOMIC.finditer(body):
-            if _FLOATS.search("." + match[1]):
-                operation, kind = match[1].replace(".noftz", "").split(".")[-2:]
-                atomics.add(f"{operation}.{kind}")
-        found.append(Entry(names[mangled], frozenset(atomics), len(_FUSED.findall(body))))
-    return found
+    """All functions with a body in a PTX file, their names as in the source."""
+    found = functions(ptx)
+    names = _plain(list(found))
+    return [
+        Entry(
+            names[mangled],
+            frozenset(
+                f"{operation}.{kind}"
+                for operation, kind in function.atomics
+                if is_float(kind) or operation == "cas"
+            ),
+            len(fused_operations(function)),
+        )
+        for mangled, function in found.items()
+    ]
 
 
 def offences(

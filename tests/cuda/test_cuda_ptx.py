@@ -23,7 +23,8 @@ DECLARED = {
     },
     "scatter": {
         r"scatter_atomic<double>": frozenset({"add.f64"}),
-        r"scatter_atomic<float>": frozenset({"add.f32"}),  # 16 bits: compare and swap
+        r"scatter_atomic<float>": frozenset({"add.f32"}),
+        r"scatter_atomic<ndp::\w+>": frozenset({"cas.b16"}),
     },
     "sum": {
         r"sum_parts<double, \(ndp::SumVariant\)0>": frozenset({"add.f64"}),

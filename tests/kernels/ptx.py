@@ -19,6 +19,7 @@ __all__ = [
     "functions",
     "fused",
     "inexact_operations",
+    "is_float",
 ]
 
 _HEAD = re.compile(r"^\s*(?:\.visible\s+|\.weak\s+|\.extern\s+)*\.(entry|func)\b", re.MULTILINE)
@@ -83,6 +84,11 @@ def _atomic(opcode: str) -> tuple[str, str] | None:
     return operation, parts[-1]
 
 
+def is_float(kind: str) -> bool:
+    """Whether this is a type of floats, such as "bf16x2"."""
+    return _FLOAT.match(kind) is not None
+
+
 # ---- the rules
 
 
@@ -91,7 +97,7 @@ def float_atomics(function: Function) -> list[str]:
     return sorted(
         f"{function.name}: {count} {operation}.{kind}"
         for (operation, kind), count in function.atomics.items()
-        if _FLOAT.match(kind) or operation == "cas"
+        if is_float(kind) or operation == "cas"
     )
 
 
