@@ -9,6 +9,7 @@ from nondet_probe import _C
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 from nondet_probe.ops.checks import readable
+from nondet_probe.ops.rows import address, whole_rows, wide
 from nondet_probe.ops.via_c.room import room
 from nondet_probe.ops.via_c.threads import at_most
 
@@ -36,22 +37,6 @@ def _given_if(what: str, x: Tensor | None, elements: int, dtype: torch.dtype) ->
     return None if x is None else _given(what, x, elements, dtype)
 
 
-def _whole_rows(x: Tensor, columns: int) -> int:
-    """How many rows of `columns` elements x has. UsageError where something is left over."""
-    if columns < 0 or (x.numel() % columns if columns else x.numel()):
-        raise UsageError(f"a tensor of shape {tuple(x.shape)} has no rows of {columns} elements")
-    return x.numel() // columns if columns else 0
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What statistics are kept in."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
 def layer_norm(
     centred: bool,
     x: Tensor,
@@ -68,14 +53,14 @@ def layer_norm(
     where a tensor has no memory.
     """
     count = at_most(threads)
-    x, rows = readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), whole_rows(x, columns)
     weight = _given_if("weight", weight, columns, x.dtype)
     bias = _given_if("bias", bias, columns, x.dtype)
     y = torch.empty_like(x)
     try:
         _C.layer_norm(
-            centred, CODES[x.dtype], x.data_ptr(), rows, columns, _address(weight), _address(bias),
-            eps, count, "", y.data_ptr(), _address(statistics),
+            centred, CODES[x.dtype], x.data_ptr(), rows, columns, address(weight), address(bias),
+            eps, count, "", y.data_ptr(), address(statistics),
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -96,17 +81,17 @@ def layer_norm_backward(
     """The gradients of x, weight and bias; the last two without elements where `parameters` is
     false, the last also where there is no bias. Errors: as sum_all."""
     count = at_most(threads)
-    x, rows = readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), whole_rows(x, columns)
     gradient = _given("gradient", gradient, x.numel(), x.dtype)
     weight = _given_if("weight", weight, columns, x.dtype)
-    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
+    statistics = _given("statistics", statistics, 2 * rows, wide(x.dtype))
     dx = torch.empty_like(x)
     dgamma = x.new_empty(columns if parameters else 0)
     dbeta = x.new_empty(columns if parameters and centred else 0)
     try:
         _C.layer_norm_backward(
             centred, variant, CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), rows, columns,
-            _address(weight), statistics.data_ptr(), count, "", dx.data_ptr(), dgamma.data_ptr(),
+            address(weight), statistics.data_ptr(), count, "", dx.data_ptr(), dgamma.data_ptr(),
             dbeta.data_ptr(),
         )  # fmt: skip
     except ValueError as error:
@@ -170,8 +155,8 @@ def cross_entropy(
     try:
         _C.cross_entropy(
             variant, CODES[x.dtype], x.data_ptr(), target.data_ptr(), rows, columns,
-            _address(weight), ignored, reduction, smoothing, count, "", result.data_ptr(),
-            _address(statistics), _address(weights),
+            address(weight), ignored, reduction, smoothing, count, "", result.data_ptr(),
+            address(statistics), address(weights),
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(str(error)) from None
@@ -197,13 +182,13 @@ def cross_entropy_backward(
     target = _given("target", target, rows, torch.int64)
     weight = _given_if("weight", weight, columns, x.dtype)
     gradient = _given("gradient", gradient, 1 if reduction else rows, x.dtype)
-    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype))
+    statistics = _given("statistics", statistics, 2 * rows, wide(x.dtype))
     weights = _given("weights", weights, 1, torch.float64)
     dx = torch.empty_like(x)
     try:
         _C.cross_entropy_backward(
             CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), rows,
-            columns, _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
+            columns, address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
             weights.data_ptr(), count, "", dx.data_ptr(),
         )  # fmt: skip
     except ValueError as error:

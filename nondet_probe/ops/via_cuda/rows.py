@@ -10,6 +10,7 @@ from torch import Tensor
 from nondet_probe.bits.dtypes import CODES
 from nondet_probe.errors import UsageError
 from nondet_probe.ops.checks import readable
+from nondet_probe.ops.rows import address, whole_rows, wide
 from nondet_probe.ops.via_cuda.library import (
     launch_blocks,
     library,
@@ -48,22 +49,6 @@ def _given_if(what: str, given: Tensor | None, elements: int, x: Tensor) -> Tens
     return None if given is None else _given(what, given, elements, x.dtype, x)
 
 
-def _whole_rows(x: Tensor, columns: int) -> int:
-    """How many rows of `columns` elements x has. UsageError where something is left over."""
-    if columns < 0 or (x.numel() % columns if columns else x.numel()):
-        raise UsageError(f"a tensor of shape {tuple(x.shape)} has no rows of {columns} elements")
-    return x.numel() // columns if columns else 0
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What statistics are kept in."""
-    return torch.float64 if dtype is torch.float64 else torch.float32
-
-
-def _address(x: Tensor | None) -> int:
-    return 0 if x is None else x.data_ptr()
-
-
 def layer_norm(
     centred: bool,
     x: Tensor,
@@ -79,14 +64,14 @@ def layer_norm(
     statistics: takes the mean and the scale of each row, (2, rows). Errors: as sum_over.
     """
     no_threads(threads)
-    x, rows = readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), whole_rows(x, columns)
     weight = _given_if("weight", weight, columns, x)
     bias = _given_if("bias", bias, columns, x)
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     with on_device(x):
         library().layer_norm(
-            centred, CODES[x.dtype], x.data_ptr(), rows, columns, _address(weight), _address(bias),
-            eps, y.data_ptr(), _address(statistics), launch_blocks(), stream_of(x),
+            centred, CODES[x.dtype], x.data_ptr(), rows, columns, address(weight), address(bias),
+            eps, y.data_ptr(), address(statistics), launch_blocks(), stream_of(x),
         )  # fmt: skip
     return y
 
@@ -105,10 +90,10 @@ def layer_norm_backward(
     """The gradients of x, weight and bias; the last two without elements where `parameters` is
     false, the last also where there is no bias. Errors: as sum_over."""
     no_threads(threads)
-    x, rows = readable(x), _whole_rows(x, columns)
+    x, rows = readable(x), whole_rows(x, columns)
     gradient = _given("gradient", gradient, x.numel(), x.dtype, x)
     weight = _given_if("weight", weight, columns, x)
-    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype), x)
+    statistics = _given("statistics", statistics, 2 * rows, wide(x.dtype), x)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     dgamma = torch.empty(columns if parameters else 0, dtype=x.dtype, device=x.device)
     dbeta = torch.empty(columns if parameters and centred else 0, dtype=x.dtype, device=x.device)
@@ -120,7 +105,7 @@ def layer_norm_backward(
         memory = workspace(x, size)
         library().layer_norm_backward(
             centred, variant, code, gradient.data_ptr(), x.data_ptr(), rows, columns,
-            _address(weight), statistics.data_ptr(), dx.data_ptr(), dgamma.data_ptr(),
+            address(weight), statistics.data_ptr(), dx.data_ptr(), dgamma.data_ptr(),
             dbeta.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
         )  # fmt: skip
     return dx, dgamma, dbeta
@@ -188,9 +173,9 @@ def cross_entropy(
     with on_device(x):
         memory = workspace(x, library().cross_entropy_workspace(variant, code, rows, blocks))
         library().cross_entropy(
-            variant, code, x.data_ptr(), target.data_ptr(), rows, columns, _address(weight),
-            ignored, reduction, smoothing, result.data_ptr(), _address(statistics),
-            _address(weights), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
+            variant, code, x.data_ptr(), target.data_ptr(), rows, columns, address(weight),
+            ignored, reduction, smoothing, result.data_ptr(), address(statistics),
+            address(weights), first_bad.data_ptr(), memory.data_ptr(), blocks, stream_of(x),
         )  # fmt: skip
     bad = int(first_bad)
     if bad < rows:
@@ -220,13 +205,13 @@ def cross_entropy_backward(
     target = _given("target", target, rows, torch.int64, x)
     weight = _given_if("weight", weight, columns, x)
     gradient = _given("gradient", gradient, 1 if reduction else rows, x.dtype, x)
-    statistics = _given("statistics", statistics, 2 * rows, _wide(x.dtype), x)
+    statistics = _given("statistics", statistics, 2 * rows, wide(x.dtype), x)
     weights = _given("weights", weights, 1, torch.float64, x)
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     with on_device(x):
         library().cross_entropy_backward(
             CODES[x.dtype], gradient.data_ptr(), x.data_ptr(), target.data_ptr(), rows, columns,
-            _address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
+            address(weight), ignored, reduction, smoothing, statistics.data_ptr(),
             weights.data_ptr(), dx.data_ptr(), launch_blocks(), stream_of(x),
         )  # fmt: skip
     return dx
