@@ -18,7 +18,16 @@ import numpy.typing as npt
 
 from nondet_probe.errors import RecordError
 from nondet_probe.records.codec import decode
-from nondet_probe.records.trace import KINDS, LEVELS, PHASES, Site, TraceMeta, TraceRecord, Words
+from nondet_probe.records.trace import (
+    KINDS,
+    LEVELS,
+    PHASES,
+    SETUP,
+    Site,
+    TraceMeta,
+    TraceRecord,
+    Words,
+)
 from nondet_probe.records.trace_file import (
     APPLICATION_ID,
     FORMAT,
@@ -34,12 +43,21 @@ from nondet_probe.records.trace_file import (
 __all__ = ["Columns", "Trace", "open_trace", "read_meta"]
 
 _CHUNK = 1 << 16
-_WIDTH = 8
-_RECORDS = (
-    "SELECT number, step, site, ifnull(in0, 0), ifnull(in1, 0), ifnull(out0, 0), ifnull(out1, 0),"
-    f" {NO_INPUTS} * (in0 IS NULL OR in1 IS NULL) + {NO_OUTPUTS} * (out0 IS NULL OR out1 IS NULL)"
-    " FROM records ORDER BY number"
-)
+# Few columns make reading fast: step, site and what is missing are one number, taken apart below.
+_STEP_SHIFT, _SITE_SHIFT = 33, 2
+_LAST_STEP, _MOST_SITES = 1 << 30, 1 << 31
+_WIDTH = 5
+_RECORDS = f"""
+    SELECT (step << {_STEP_SHIFT}) | (site << {_SITE_SHIFT})
+         | {NO_INPUTS} * (in0 IS NULL OR in1 IS NULL)
+         | {NO_OUTPUTS} * (out0 IS NULL OR out1 IS NULL),
+           ifnull(in0, 0), ifnull(in1, 0), ifnull(out0, 0), ifnull(out1, 0)
+    FROM records ORDER BY number LIMIT ?"""
+_EXTENT = """
+    SELECT count(*), min(number), max(number), min(step), max(step), min(site), max(site)
+    FROM (SELECT number, step, site FROM records LIMIT ?)"""
+# No record takes less, all its columns small or NULL.
+_LEAST_BYTES = 8
 # The longest text a trace may hold, and the largest meta.json, in bytes.
 _LONGEST = 1 << 20
 _META_BYTES = 1 << 26
@@ -249,31 +267,52 @@ def _sites(path: Path, connection: sqlite3.Connection) -> list[Site]:
 
 
 def _columns(path: Path, connection: sqlite3.Connection, sites: int) -> Columns:
-    cursor = connection.execute(_RECORDS)
+    count = _count(path, connection, sites)
+    table = np.empty((count, _WIDTH), np.int64)
+    cursor = connection.execute(_RECORDS, (count,))
     cursor.arraysize = _CHUNK
-    chunks = [np.empty((0, _WIDTH), np.int64)]
-    count = 0
-    while True:
+    for start in range(0, count, _CHUNK):
+        rows = table[start : start + _CHUNK]
         try:
-            flat = np.fromiter(chain.from_iterable(islice(cursor, _CHUNK)), np.int64)
+            flat = np.fromiter(chain.from_iterable(islice(cursor, len(rows))), np.int64, rows.size)
         except (TypeError, ValueError) as error:
             raise RecordError(f"{path}: a record holds what is no number ({error})") from error
-        if not len(flat):
-            break
-        chunk = flat.reshape(-1, _WIDTH)
-        # At once, so that a file whose pages lead in circles ends here.
-        if not np.array_equal(chunk[:, 0], np.arange(count, count + len(chunk))):
-            raise RecordError(f"{path}: its records are not numbered 0, 1, 2, ...")
-        count += len(chunk)
-        chunks.append(chunk)
-    table = np.concatenate(chunks)
-    number, step, site, in0, in1, out0, out1, missing = (
-        np.ascontiguousarray(table[:, column]) for column in range(_WIDTH)
+        rows[:] = flat.reshape(rows.shape)
+    packed, in0, in1, out0, out1 = (np.ascontiguousarray(table[:, i]) for i in range(_WIDTH))
+    return Columns(
+        np.arange(count),
+        packed >> _STEP_SHIFT,
+        packed >> _SITE_SHIFT & (_MOST_SITES - 1),
+        in0,
+        in1,
+        out0,
+        out1,
+        packed & NO_INPUTS == 0,
+        packed & NO_OUTPUTS == 0,
     )
-    if count and not (site.min() >= 0 and site.max() < sites and step.min() >= -1):
+
+
+def _count(path: Path, connection: sqlite3.Connection, sites: int) -> int:
+    """The number of records, once it is known that they are numbered without a gap and that their
+    steps and sites exist. A file whose pages lead in circles has a limit here too."""
+    ((pages,),) = connection.execute("PRAGMA page_count")
+    ((size,),) = connection.execute("PRAGMA page_size")
+    most = pages * size // _LEAST_BYTES
+    (row,) = connection.execute(_EXTENT, (most + 1,))
+    count = int(row[0])
+    extent = row[1:]
+    if not count:
+        return 0
+    if count > most or not all(isinstance(value, int) for value in extent):
+        raise RecordError(f"{path} is damaged: its records cannot be what they seem")
+    first, last, first_step, last_step, first_site, last_site = extent
+    if (first, last) != (0, count - 1):
+        raise RecordError(f"{path}: its records are not numbered 0, 1, 2, ...")
+    if not (
+        first_step >= SETUP and last_step < _LAST_STEP and 0 <= first_site <= last_site < sites
+    ):
         raise RecordError(f"{path}: a record has a step or a site that is not there")
-    has_inputs, has_outputs = missing & NO_INPUTS == 0, missing & NO_OUTPUTS == 0
-    return Columns(number, step, site, in0, in1, out0, out1, has_inputs, has_outputs)
+    return count
 
 
 def _values(path: Path, connection: sqlite3.Connection, records: int) -> dict[int, float]:
