@@ -15,6 +15,8 @@ from nondet_probe.records.trace import Words
 
 __all__ = ["OnDevice", "Pending", "combined", "settled"]
 
+_TWO = struct.Struct("<2q")
+
 
 @dataclass(frozen=True, slots=True)
 class OnDevice:
@@ -32,18 +34,15 @@ class Pending:
     text: str
 
 
-def combined(parts: Sequence[Words], text: str = "") -> Words:
-    """Of one digest itself; of several, or beside a text, blake2b-128 of them in order (each two
-    little-endian 64-bit numbers) and the text in UTF-8."""
-    if len(parts) == 1 and not text:
-        return parts[0]
-    whole = hashlib.blake2b(
-        struct.pack(f"<{2 * len(parts)}q", *[word for part in parts for word in part]),
-        digest_size=16,
-    )
-    whole.update(text.encode("utf-8", "surrogatepass"))
-    first, second = struct.unpack("<2q", whole.digest())
-    return first, second
+def combined(digests: bytes, text: str = "") -> Words:
+    """Of one digest itself; of several, or beside a text, blake2b-128 of them in order and the text
+    in UTF-8. digests: 16 bytes each, two little-endian 64-bit numbers."""
+    if len(digests) == 16 and not text:
+        return _TWO.unpack(digests)
+    whole = hashlib.blake2b(digests, digest_size=16)
+    if text:
+        whole.update(text.encode("utf-8", "surrogatepass"))
+    return _TWO.unpack(whole.digest())
 
 
 def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[Any, ...]]:
@@ -70,10 +69,9 @@ def _settle(one: Words | Pending | None, read: dict[int, Any]) -> Words | None:
     if not isinstance(one, Pending):
         return one
     words = [
-        tuple(read[id(part.words)][part.row]) if isinstance(part, OnDevice) else part
-        for part in one.parts
+        read[id(part.words)][part.row] if isinstance(part, OnDevice) else part for part in one.parts
     ]
-    return combined(words, one.text)
+    return combined(b"".join(_TWO.pack(*pair) for pair in words), one.text)
 
 
 def _read(there: dict[int, Tensor]) -> dict[int, Any]:

@@ -132,7 +132,6 @@ class Sink:
             self._writer.add(self.step, number, inputs, outputs, value)
         else:
             self._pending.append((self.step, number, inputs, outputs, value))
-        self._writer.meta.coverage.records += 1
 
     def not_covered(self, reason: str, times: int = 1) -> None:
         """Something could not be seen."""
