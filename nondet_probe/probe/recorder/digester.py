@@ -12,14 +12,14 @@ from torch import Tensor
 from nondet_probe.bits import device, via_c, via_cuda
 from nondet_probe.bits.digest import digest
 from nondet_probe.probe.operands import unreadable
-from nondet_probe.probe.recorder.pending import OnDevice, Pending, combined
+from nondet_probe.probe.recorder.pending import OnDevice, Pending, combined, combined_bytes
 from nondet_probe.records.trace import Words
 
 __all__ = ["Digester"]
 
 _TWO = struct.Struct("<2q")
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
-_NOTHING = combined(b"")
+_NOTHING = combined(())
 
 
 class Digester:
@@ -43,12 +43,12 @@ class Digester:
             self._not_looked_into(unknown, what)
         if len(digests) == 16 and not text:
             return _TWO.unpack(digests)
-        return combined(digests, text)
+        return combined_bytes(digests, text)
 
     def text(self, given: Any) -> Words:
         """The digest of all in `given` that is no tensor."""
         found = via_c.operand_digests(given, tensors=False)
-        return combined(b"", found[1]) if found is not None and found[1] else _NOTHING
+        return combined((), found[1]) if found is not None and found[1] else _NOTHING
 
     def each(self, tensors: list[Tensor], what: str = "") -> list[Words | Pending | None]:
         """The digest of every one."""
@@ -101,7 +101,7 @@ class Digester:
             rows = via_cuda.digests([tensors[place] for place in places])
             for row, place in enumerate(places):
                 parts[place] = OnDevice(rows, row)
-        return Pending(parts, text) if there else combined(_packed(parts), text)
+        return Pending(parts, text) if there else combined(parts, text)
 
     def _one(self, tensor: Tensor, what: str) -> Words | None:
         """By a copy in host memory, where one is needed."""
@@ -119,10 +119,6 @@ class Digester:
                 return first, second
         self._missed(_told(reason, what))
         return None
-
-
-def _packed(parts: list[Words]) -> bytes:
-    return b"".join(_TWO.pack(*part) for part in parts)
 
 
 def _told(reason: str, what: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nondet_probe.records.trace import Words
 
-__all__ = ["OnDevice", "Pending", "combined", "settled"]
+__all__ = ["OnDevice", "Pending", "combined", "combined_bytes", "settled"]
 
 _TWO = struct.Struct("<2q")
 
@@ -34,9 +34,14 @@ class Pending:
     text: str
 
 
-def combined(digests: bytes, text: str = "") -> Words:
-    """Of one digest itself; of several, or beside a text, blake2b-128 of them in order and the text
-    in UTF-8. digests: 16 bytes each, two little-endian 64-bit numbers."""
+def combined(parts: Sequence[Words], text: str = "") -> Words:
+    """Of one digest itself; of several, or beside a text, blake2b-128 of them in order (each two
+    little-endian 64-bit numbers) and the text in UTF-8."""
+    return combined_bytes(b"".join(_TWO.pack(*part) for part in parts), text)
+
+
+def combined_bytes(digests: bytes, text: str = "") -> Words:
+    """The same of digests that are 16 bytes each already."""
     if len(digests) == 16 and not text:
         return _TWO.unpack(digests)
     whole = hashlib.blake2b(digests, digest_size=16)
@@ -71,7 +76,7 @@ def _settle(one: Words | Pending | None, read: dict[int, Any]) -> Words | None:
     words = [
         read[id(part.words)][part.row] if isinstance(part, OnDevice) else part for part in one.parts
     ]
-    return combined(b"".join(_TWO.pack(*pair) for pair in words), one.text)
+    return combined([(first, second) for first, second in words], one.text)
 
 
 def _read(there: dict[int, Tensor]) -> dict[int, Any]:
