@@ -53,6 +53,12 @@ class Names:
         self._learn(module, name)
         return name
 
+    def within(self, base: str, name: str) -> tuple[str, str]:
+        """(path of the module, its own path) of a parameter or buffer that a model at `base` calls
+        `name`."""
+        parts = [part for part in name.split(".") if part != _COMPILED]
+        return joined(base, ".".join(parts[:-1])), joined(base, ".".join(parts))
+
     def is_root(self, module: nn.Module) -> bool:
         return any(root() is module for root in self._roots.values())
 

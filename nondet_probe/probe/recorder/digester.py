@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nondet_probe.bits import device, via_c, via_cuda
 from nondet_probe.bits.digest import digest
+from nondet_probe.env.torch_private import hidden_from_modes
 from nondet_probe.probe.operands import unreadable
 from nondet_probe.probe.recorder.pending import OnDevice, Pending, combined, combined_bytes
 from nondet_probe.records.trace import Words
@@ -37,7 +38,8 @@ class Digester:
         """
         found = via_c.operand_digests(given)
         if found is None:
-            return self._slowly(given, what)
+            with hidden_from_modes():
+                return self._slowly(given, what)
         digests, text, unknown = found
         if unknown is not None:
             self._not_looked_into(unknown, what)
@@ -63,10 +65,20 @@ class Digester:
             else:
                 words[place] = self.words(tensor, what)
         for places in there.values():
-            rows = via_cuda.digests([tensors[place] for place in places])
+            with hidden_from_modes():
+                rows = via_cuda.digests([tensors[place] for place in places])
             for row, place in enumerate(places):
-                words[place] = Pending([OnDevice(rows, row)], "")
+                words[place] = Pending([OnDevice(rows, row)])
         return words
+
+    @staticmethod
+    def joined(parts: Sequence[Words | Pending | None]) -> Words | Pending | None:
+        """One digest of several, None where one of them is."""
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        words = [part for part in known if not isinstance(part, Pending)]
+        return combined(words) if len(words) == len(known) else Pending(known)
 
     def _not_looked_into(self, unknown: list[type], what: str) -> None:
         for kind in unknown:

@@ -107,8 +107,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
     ) -> Words | Pending | None:
         """Whatever goes wrong with a digest must not reach the program."""
         try:
-            with hidden_from_modes():
-                return digest()
+            return digest()
         except Exception as error:
             self._sink.not_covered(f"{plan.name}: {type(error).__name__}: {error}")
             return None
@@ -160,7 +159,8 @@ def _generator_states(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[to
         own = [torch.default_generator]
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             own += torch.cuda.default_generators
-    return [one.get_state() for one in own]
+    with hidden_from_modes():
+        return [one.get_state() for one in own]
 
 
 def _aliases(output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

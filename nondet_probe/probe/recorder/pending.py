@@ -30,8 +30,8 @@ class OnDevice:
 class Pending:
     """A digest of several, of which some lie on a device. text: as for `combined`."""
 
-    parts: Sequence[Words | OnDevice]
-    text: str
+    parts: Sequence[Words | OnDevice | Pending]
+    text: str = ""
 
 
 def combined(parts: Sequence[Words], text: str = "") -> Words:
@@ -58,9 +58,7 @@ def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[An
     for _, _, inputs, outputs, value in waiting:
         for one in (inputs, outputs):
             if isinstance(one, Pending):
-                for part in one.parts:
-                    if isinstance(part, OnDevice):
-                        there[id(part.words)] = part.words
+                there.update(_tensors_of(one))
         if isinstance(value, Tensor):
             there[id(value)] = value
     read = _read(there)
@@ -70,13 +68,29 @@ def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[An
         yield step, site, _settle(inputs, read), _settle(outputs, read), value
 
 
+def _tensors_of(pending: Pending) -> Iterator[tuple[int, Tensor]]:
+    for part in pending.parts:
+        if isinstance(part, OnDevice):
+            yield id(part.words), part.words
+        elif isinstance(part, Pending):
+            yield from _tensors_of(part)
+
+
 def _settle(one: Words | Pending | None, read: dict[int, Any]) -> Words | None:
-    if not isinstance(one, Pending):
-        return one
-    words = [
-        read[id(part.words)][part.row] if isinstance(part, OnDevice) else part for part in one.parts
-    ]
-    return combined([(first, second) for first, second in words], one.text)
+    return _settled_words(one, read) if isinstance(one, Pending) else one
+
+
+def _settled_words(one: Pending, read: dict[int, Any]) -> Words:
+    words: list[Words] = []
+    for part in one.parts:
+        if isinstance(part, OnDevice):
+            first, second = read[id(part.words)][part.row]
+            words.append((first, second))
+        elif isinstance(part, Pending):
+            words.append(_settled_words(part, read))
+        else:
+            words.append(part)
+    return combined(words, one.text)
 
 
 def _read(there: dict[int, Tensor]) -> dict[int, Any]:

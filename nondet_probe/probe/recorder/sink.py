@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 
 from nondet_probe.env.torch_private import has_compiled_code, hidden_from_modes
-from nondet_probe.errors import UsageError
 from nondet_probe.probe.recorder.pending import Pending, settled
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceMeta, Words
 
@@ -55,7 +54,7 @@ class Writer(Protocol):
 
 class Sink:
     """step: the one that runs, SETUP before the first. active: whether it is recorded. level,
-    inputs: of the recording, as in `TraceMeta`, which also holds the names asked for.
+    inputs: of the recording, as in `TraceMeta`, which also holds the names asked for, checked.
 
     schedule: which steps are recorded; None for all, and for the setup. A step that a schedule
     leaves out costs nothing but the counting.
@@ -63,8 +62,6 @@ class Sink:
 
     def __init__(self, writer: Writer, *, schedule: Schedule | None = None) -> None:
         meta = writer.meta
-        if meta.level not in LEVELS:
-            raise UsageError(f"level {meta.level!r}: one of {', '.join(LEVELS)}")
         self.level = meta.level
         self.inputs = meta.inputs
         self.step = SETUP
@@ -73,7 +70,7 @@ class Sink:
         self.backward_runs = False
         self._writer = writer
         self._schedule = schedule
-        self._names = pattern(meta.names)
+        self._names = _ALL if meta.names is None else re.compile(meta.names)
         self._wanted: dict[str, bool] = {}
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
@@ -219,16 +216,6 @@ class Sink:
             cost.seconds += now - self._began
             cost.probe_seconds += self.seconds
         self.seconds = 0.0
-
-
-def pattern(names: str | None) -> re.Pattern[str]:
-    """The regular expression of the names; UsageError when it is none."""
-    if names is None:
-        return _ALL
-    try:
-        return re.compile(names)
-    except re.error as error:
-        raise UsageError(f"names={names!r} is no regular expression: {error}") from None
 
 
 # A forked child inherits the parts, the writer and a dead pool of threads: it must use none.
