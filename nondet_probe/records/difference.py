@@ -108,6 +108,8 @@ class TraceDifference:
     inputs_equal: bool | None = None
     propagated: int = 0
     roots: list[Root] = field(default_factory=list)
+    # Roots beyond the first thousand, which are only counted.
+    more_roots: int = 0
     not_aligned_a: dict[str, int] = field(default_factory=dict)
     not_aligned_b: dict[str, int] = field(default_factory=dict)
     environment: list[Change] = field(default_factory=list)

@@ -43,9 +43,6 @@ def _bound(bound: float) -> str:
 def _of_run(meta: TraceMeta) -> list[str]:
     took = cost_phrase(meta).replace("\n", ", ")
     sentences = [f"cost of the recording: {took}"]
-    if meta.status != "complete":
-        why = f": {one_line(meta.failure, 300)}" if meta.failure else ""
-        sentences.append(f"the recording is {one_line(meta.status)}, not complete{why}")
     if meta.level == "op" and not meta.inputs:
         sentences.append(
             "the inputs of ops were not digested, so a root is one by inference from what came "

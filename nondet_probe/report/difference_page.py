@@ -15,12 +15,17 @@ from nondet_probe.report.difference_tables import (
     roots,
     runs,
 )
-from nondet_probe.report.difference_words import difference_verdict, step_phrase, unaligned
+from nondet_probe.report.difference_words import (
+    difference_verdict,
+    root_count,
+    unaligned,
+)
 from nondet_probe.report.explain import GLOSSARY
 from nondet_probe.report.findings import Section, render_findings
 from nondet_probe.report.keyfigures import KeyFigure
 from nondet_probe.report.spell import clip, count, one_line, plural
 from nondet_probe.report.tables import Table, environment
+from nondet_probe.report.trace_words import step_phrase
 
 __all__ = ["render_difference"]
 
@@ -105,7 +110,7 @@ def _figures(difference: TraceDifference) -> list[KeyFigure]:
     )
     if difference.equal:
         return [compared]
-    differing = len(difference.roots) + difference.propagated
+    differing = root_count(difference) + difference.propagated
     figures = []
     if difference.step is not None:
         what = one_line(difference.kind or "", 40)
@@ -115,7 +120,7 @@ def _figures(difference: TraceDifference) -> list[KeyFigure]:
             "Records that differ", count(differing), f"of {plural(difference.compared, 'pair')}"
         )
     )
-    figures.append(KeyFigure("Roots", count(len(difference.roots)), "the others follow from them"))
+    figures.append(KeyFigure("Roots", count(root_count(difference)), "the others follow from them"))
     figures.append(
         KeyFigure("Not aligned", count(unaligned(difference)), "records of one run only")
     )

@@ -13,9 +13,9 @@ from html import escape
 
 from nondet_probe.records.difference import StepCount
 from nondet_probe.records.trace import PHASES, SETUP
-from nondet_probe.report.difference_words import step_phrase
 from nondet_probe.report.spell import count, listing, one_line, plural
 from nondet_probe.report.svg import COLOURS
+from nondet_probe.report.trace_words import step_phrase
 
 __all__ = ["strip"]
 

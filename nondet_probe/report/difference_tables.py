@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nondet_probe.records.difference import Root, TraceDifference
-from nondet_probe.records.trace import TraceCoverage, TraceMeta, TraceRecord, Words
-from nondet_probe.report.difference_words import setting, site_phrase, step_phrase, value_phrase
+from nondet_probe.records.trace import TraceCoverage, TraceMeta, TraceRecord
+from nondet_probe.report.difference_words import root_count, setting
 from nondet_probe.report.spell import (
     clip,
     count,
@@ -15,13 +15,19 @@ from nondet_probe.report.spell import (
     seconds,
 )
 from nondet_probe.report.tables import Table
+from nondet_probe.report.trace_words import (
+    digest_phrase,
+    site_phrase,
+    step_phrase,
+    value_phrase,
+)
 
 __all__ = [
     "cause",
     "changes",
     "cost_phrase",
     "coverage",
-    "digest_phrase",
+    "meta_rows",
     "not_aligned",
     "roots",
     "runs",
@@ -48,7 +54,7 @@ def roots(difference: TraceDifference, most: int = MOST) -> Table:
     """Where differences began, in order."""
     rows = [_root(root) for root in difference.roots[:most]]
     title = "Roots"
-    if (more := len(difference.roots) - most) > 0:
+    if (more := root_count(difference) - most) > 0:
         title += f" (the first {most}; {count(more)} more)"
     columns = ["Step and phase", "What", "Source line", "Inputs", "Output"]
     return Table(title, columns, rows, frozenset({1, 2}))
@@ -82,11 +88,6 @@ def _root(root: Root) -> list[str]:
 def _output(record: TraceRecord) -> str:
     text = digest_phrase(record.outputs)
     return text if record.value is None else f"{value_phrase(record.value)} ({text})"
-
-
-def digest_phrase(words: Words | None) -> str:
-    """The first 12 of a digest's hex digits, as many as tell two apart."""
-    return "none" if words is None else f"{words[0] & 0xFFFF_FFFF_FFFF_FFFF:016x}"[:12]
 
 
 def cause(difference: TraceDifference) -> Table:
@@ -166,12 +167,13 @@ def runs(difference: TraceDifference) -> Table:
     metas = (difference.meta_a, difference.meta_b)
     rows = [["trace", one_line(difference.a), one_line(difference.b)]]
     if metas[0] is not None and metas[1] is not None:
-        columns = [_run(meta) for meta in (metas[0], metas[1])]
+        columns = [meta_rows(meta) for meta in (metas[0], metas[1])]
         rows += [[name, columns[0][name], columns[1][name]] for name in columns[0]]
     return Table("What was recorded", ["What", "Run a", "Run b"], rows)
 
 
-def _run(meta: TraceMeta) -> dict[str, str]:
+def meta_rows(meta: TraceMeta) -> dict[str, str]:
+    """What a trace says of itself, name by name."""
     status = one_line(meta.status)
     if meta.exit_code is not None:
         status += f", exit code {meta.exit_code}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nondet_probe.records.difference import Cause, Change, Root, TraceDifference
-from nondet_probe.records.trace import SETUP, Site
+from nondet_probe.records.trace import Site
 from nondet_probe.report.spell import (
     clip,
     count,
@@ -14,15 +14,14 @@ from nondet_probe.report.spell import (
     ratio,
     ulps,
 )
+from nondet_probe.report.trace_words import site_phrase, step_phrase, value_phrase
 
 __all__ = [
     "change_phrase",
     "difference_verdict",
+    "root_count",
     "setting",
-    "site_phrase",
-    "step_phrase",
     "unaligned",
-    "value_phrase",
 ]
 
 
@@ -33,9 +32,10 @@ def difference_verdict(difference: TraceDifference) -> str:
         return "No verdict: neither run holds a record that could be compared."
     if difference.equal:
         return _equal(difference)
-    return f"{_where(difference)}: {_what(difference)}{_after(difference)}." + "".join(
-        f" {text}." for text in _more(difference)
-    )
+    sentences = [f"{_where(difference)}: {_what(difference)}{_after(difference)}"]
+    if _by_environment(difference):
+        sentences = _environment(difference, sentences[0])
+    return "".join(f"{text}. " for text in [*sentences, *_more(difference)]).rstrip()
 
 
 def _equal(difference: TraceDifference) -> str:
@@ -66,23 +66,17 @@ def _where(difference: TraceDifference) -> str:
     return text[:1].upper() + text[1:]
 
 
-def step_phrase(step: int) -> str:
-    """ "step 17", "setup"."""
-    return "setup" if step == SETUP else f"step {count(step)}"
-
-
 def _what(difference: TraceDifference) -> str:
     """What the first difference is, without a full stop."""
     root = difference.roots[0] if difference.roots else None
     record = (root.a or root.b) if root is not None else None
     site = record.site if record is not None else None
-    if difference.kind == "environment":
-        return _environment(difference, site)
-    if difference.kind == "order":
-        return _order(difference, root)
     if site is None or root is None:
         name = one_line(difference.op or difference.kind or "a record")
         return f"{name} differs"
+    alone = (root.a is None) != (root.b is None)
+    if difference.kind == "order" or (alone and site.kind != "environment"):
+        return _order(difference, root)
     if difference.kind == "input":
         return (
             f"{site_phrase(site)} received other inputs, and no record before it differs: what "
@@ -98,41 +92,20 @@ def _of_kind(difference: TraceDifference, root: Root, site: Site) -> str:
     if site.kind == "module" and site.phase == "forward":
         # Which module it is was said before the colon.
         return f"the {name} {_given(root)}"
+    if site.kind == "environment":
+        return _switch(root, site)
     if site.kind == "rng":
-        return f"{site_phrase(site)} is in another state, and no record before it differs"
+        other = "is another one" if "seed of " in name else "is in another state"
+        return f"{site_phrase(site)} {other}, and no record before it differs"
     if site.kind == "batch":
         drawn = {
             True: "holds other data, although its samples have the same indices",
             False: "is made of other samples",
             None: "differs",
         }[root.inputs_equal if _inputs_known(root) else None]
-        return f"the batch of {name} {drawn}, and no record before it differs"
+        by = f", drawn by {one_line(site.note, 40)}," if site.note else ""
+        return f"the batch of {name}{by} {drawn}, and no record before it differs"
     return f"{site_phrase(site)} differs{_values(root)}, and no record before it does"
-
-
-def site_phrase(site: Site) -> str:
-    """What a record is of: "aten.index_put_", "the gradient of conv.bias", "buffer bn.mean"."""
-    name = clip(site.name, 100)
-    if site.kind == "op":
-        return name.removesuffix(".default")
-    if site.kind == "module":
-        which = "the gradient that came back to" if site.phase == "backward" else "the module"
-        return f"{which} {clip(site.module, 80) if site.module else 'the model itself'} ({name})"
-    if site.kind == "gradient":
-        return f"the gradient of {name}"
-    if site.kind == "optimizer":
-        return f"the optimizer's {name}"
-    if site.kind == "loss":
-        return "the loss" if name in {"", "loss"} else f"the loss ({name})"
-    words = {
-        "environment": "the setting",
-        "rng": "random generator",
-        "batch": "a batch of",
-        "parameter": "parameter",
-        "buffer": "buffer",
-        "collective": "collective",
-    }
-    return f"{words.get(site.kind, one_line(site.kind, 40))} {name}"
 
 
 def _given(root: Root) -> str:
@@ -167,16 +140,30 @@ def _values(root: Root) -> str:
     return f" ({value_phrase(root.a.value)} and {value_phrase(root.b.value)})"
 
 
-def value_phrase(value: float) -> str:
-    """A figure in full: two losses may differ in their last digit alone."""
-    return repr(float(value))
+def _by_environment(difference: TraceDifference) -> bool:
+    """Whether what the runs were started with is told first: not so where a switch of one was set
+    on the way, which is a record of its own."""
+    first = difference.roots[0] if difference.roots else None
+    record = (first.a or first.b) if first is not None else None
+    on_the_way = record is not None and record.site.kind == "environment"
+    return difference.kind == "environment" and bool(difference.environment) and not on_the_way
 
 
-def _environment(difference: TraceDifference, site: Site | None) -> str:
-    if difference.environment:
-        return f"before any op is to blame, the runs differ in {_changes(difference.environment)}"
-    name = clip(site.name, 100) if site is not None else "which one was not recorded"
-    return f"the switches in force differ ({name})"
+def _environment(difference: TraceDifference, first: str) -> list[str]:
+    """What the runs were started with comes before any op; then what `first` says of it."""
+    if difference.step is not None:
+        first = f"It shows first in {first[:1].lower()}{first[1:]}"
+    return [
+        f"Before any op is to blame, the runs differ in {_changes(difference.environment)}",
+        *([first] if difference.step is not None else []),
+    ]
+
+
+def _switch(root: Root, site: Site) -> str:
+    """A record of a switch says in its note what it was and what it became."""
+    sides = [(run, of) for run, of in (("a", root.a), ("b", root.b)) if of is not None]
+    told = [f"{one_line(of.site.note or site.name, 120)} in run {run}" for run, of in sides]
+    return f"before any op is to blame, a switch was set otherwise ({listing(told)})"
 
 
 def _changes(changes: list[Change], most: int = 3) -> str:
@@ -198,13 +185,17 @@ def setting(value: object) -> str:
     return "not set" if value is None else one_line(value, 60)
 
 
-def _order(difference: TraceDifference, root: Root | None) -> str:
+def _order(difference: TraceDifference, root: Root) -> str:
     text = "the runs go separate ways"
-    if root is not None and (root.a is None) != (root.b is None):
-        record, side, other = (root.a, "a", "b") if root.a is not None else (root.b, "b", "a")
-        assert record is not None
+    record, side, other = (root.a, "a", "b") if root.b is None else (root.b, "b", "a")
+    if record is not None and (root.a is None or root.b is None):
         text = f"run {side} has {site_phrase(record.site)} where run {other} has no such record"
     return text + _counts(difference)
+
+
+def root_count(difference: TraceDifference) -> int:
+    """All roots, also those that are only counted."""
+    return len(difference.roots) + difference.more_roots
 
 
 def unaligned(difference: TraceDifference) -> int:
@@ -224,11 +215,9 @@ def _counts(difference: TraceDifference) -> str:
 
 def _after(difference: TraceDifference) -> str:
     """How much follows from the roots."""
-    others = len(difference.roots) - 1
+    others = root_count(difference) - 1
     text = ""
-    if difference.propagated and difference.kind == "environment":
-        text = f"; {plural(difference.propagated + others + 1, 'record')} differ"
-    elif difference.propagated:
+    if difference.propagated:
         verb = "is" if difference.propagated == 1 else "are"
         of = f"it and {plural(others, 'other root')}" if others > 0 else "it"
         text = f"; {plural(difference.propagated, 'later record')} {verb} propagated from {of}"
@@ -245,7 +234,7 @@ def _more(difference: TraceDifference) -> list[str]:
         if cause.text:
             sentences.append(f"Cause: {one_line(cause.text)}")
         sentences += _fixes(cause)
-    if difference.environment and difference.kind != "environment":
+    if difference.environment and not _by_environment(difference):
         sentences.append(f"The runs also differ in {_changes(difference.environment)}")
     return sentences
 

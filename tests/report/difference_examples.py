@@ -128,20 +128,26 @@ MORE_ROOTS = difference(root(), kind="op", roots=[root(), root(), root()], rank=
 INFERRED = difference(Root(*(record(OP, n, None) for n in (1, 2)), True, True), kind="op")
 UNKNOWN_INPUTS = difference(Root(*(record(OP, n, None) for n in (1, 2)), None), kind="op")
 ENVIRONMENT_DIFFERS = difference(
+    root(),
     kind="environment",
-    step=SETUP,
-    phase="setup",
     environment=[
         Change("torch.backends.cudnn.benchmark", False, True),
         Change("environment: OMP_NUM_THREADS", "2", None),
     ],
 )
 SWITCH_LATER = difference(
-    root(Site("forward", "environment", "torch.get_num_threads"), None), kind="environment"
+    root(
+        Site("data", "environment", "torch.get_num_threads", note="torch.get_num_threads: 2 -> 1"),
+        None,
+    ),
+    kind="environment",
 )
 RNG = difference(root(Site("data", "rng", "torch cpu"), None), kind="rng")
+SEED = difference(root(Site("data", "rng", "seed of worker 2 of loader 0"), False), kind="rng")
 BATCH = difference(root(Site("data", "batch", "loader 0"), False), kind="batch")
-SAME_SAMPLES = difference(root(Site("data", "batch", "loader 0"), True), kind="batch")
+SAME_SAMPLES = difference(
+    root(Site("data", "batch", "loader 0", note="worker 1"), True), kind="batch"
+)
 INPUT = difference(root(OP, False), kind="input")
 OPTIMIZER = difference(
     root(Site("state", "optimizer", "exp_avg of conv.bias"), None, inputs=None), kind="optimizer"
@@ -191,11 +197,12 @@ MANY = difference(
     root(),
     kind="op",
     roots=[root() for _ in range(80)],
+    more_roots=17,
     environment=[Change(f"switch {i}", i, -i) for i in range(70)],
     not_aligned_a={f"forward: op {i}": i + 1 for i in range(70)},
 )
 
-_FOUL = Site(HOSTILE, "op", HOSTILE, "<script>alert(1)</script>", "/a/it's \"here\".py", 3, HOSTILE)
+_FOUL = Site(HOSTILE, "op", HOSTILE, "<script>alert(1)</script>", '/a/it\'s "here".py', 3, HOSTILE)
 HOSTILE_TRACES = difference(
     root(_FOUL),
     kind=HOSTILE,
