@@ -289,6 +289,38 @@ def test_equal_arguments_prove_nothing_about_tensors() -> None:
     assert any("only one of the runs was recorded" in text for text in one.warnings)
 
 
+def test_a_learning_rate_is_named() -> None:
+    settings = (0, Site("state", "optimizer", "optimizer 0, group 0: settings"), None, 70)
+    a = [(0, ADAM, 1, 2), (0, WEIGHT, None, 3), settings]
+    found = differ(a, changed(changed(a, 0, 1, 2), 0, inputs=True))
+    assert (found.kind, found.phase, found.inputs_equal) == ("input", "optimizer", False)
+    assert "optimizer 0, group 0: settings differ in this step" in " ".join(found.warnings)
+    found = differ(a, changed(changed(a, 0, 1), 0, inputs=True))
+    assert "settings" not in " ".join(found.warnings)
+
+
+def test_what_a_collective_was_given_is_not_compared() -> None:
+    a = [(0, Site("backward", "collective", "wait_tensor.default"), 1, 2)]
+    assert differ(a, changed(a, 0, inputs=True)).equal
+    found = differ(a, changed(a, 0))
+    assert (found.inputs_equal, found.kind) == (None, "op")
+    assert any("traces of the other ranks" in text for text in found.warnings)
+
+
+def test_modules_are_given_their_tensors_at_any_level() -> None:
+    a = [module("net.fc", 1, 2), module("net.other", 3, 4)]
+    found = differ(a, changed(a, 0, 1), level="module", inputs=False)
+    assert [root.inputs_equal for root in found.roots] == [True, True]
+
+
+def test_a_gradient_and_a_forward_of_a_module_are_not_mixed_up() -> None:
+    gradients = [
+        (0, Site("backward", "module", "Linear", "net", note=note), None, number)
+        for number, note in enumerate(["gradient of the output", "gradient of output 1"])
+    ]
+    assert differ(gradients, gradients[::-1]).equal
+
+
 def module(path: str, given: int, gave: int, step: int = 0) -> Made:
     return step, Site("forward", "module", "Linear", path), given, gave
 

@@ -16,6 +16,7 @@ __all__ = ["Bools", "Ints", "Side", "mixed", "sides"]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+_CALLS = {"op", "module", "collective"}
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -67,14 +68,17 @@ def sides(a: Trace, b: Trace) -> tuple[Side, Side]:
             (
                 keys.setdefault(_key(site), len(keys)),
                 places.setdefault((*_key(site), *(_line(site) if lines else ())), len(places)),
-                site.kind in {"op", "module", "collective"},
+                site.kind in _CALLS,
+                site.kind == "op",
+                # Digested before it was waited for: whatever lay there.
+                site.kind != "collective",
             )
             for site in trace.sites
         ]
-        table = np.array(rows, np.int64).reshape(-1, 3)
+        table = np.array(rows, np.int64).reshape(-1, 5)
         of = trace.arrays
-        key, place, call = (column[of.site] for column in table.T)
-        has_inputs = of.has_inputs & (same_arguments | (call == 0))
+        key, place, call, of_op, given = (column[of.site] for column in table.T)
+        has_inputs = of.has_inputs & (given != 0) & (same_arguments | (of_op == 0))
         side = Side(
             of.number,
             of.step,
@@ -86,7 +90,7 @@ def sides(a: Trace, b: Trace) -> tuple[Side, Side]:
             of.out1,
             has_inputs,
             of.has_outputs,
-            has_inputs & (tensors | (call == 0)),
+            has_inputs & (tensors | (of_op == 0)),
             call != 0,
         )
         # A schedule may not start a step anew, but a foreign trace may hold anything.
@@ -110,7 +114,9 @@ def _rising(values: Ints) -> bool:
 
 
 def _key(site: Site) -> tuple[object, ...]:
-    return site.phase, site.kind, site.name, site.module
+    # Of a module there are also its second forward and the gradients that came back to it.
+    note = site.note if site.kind == "module" else None
+    return site.phase, site.kind, site.name, site.module, note
 
 
 def _line(site: Site) -> tuple[object, ...]:
