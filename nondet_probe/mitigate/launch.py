@@ -31,6 +31,7 @@ def relaunch(
     """
     from nondet_probe.mitigate.reproducible import reproducible
     from nondet_probe.mitigate.strict import VARIABLE, strict_setting
+    from nondet_probe.mitigate.switches import WORKSPACE, WORKSPACE_SETTING, cuda_is_here
 
     reproducible(guarantee)  # an unknown guarantee is told now
     check_script(target, module=module)
@@ -39,6 +40,8 @@ def relaunch(
     if setting is not None:
         # What the user has set stays: the report says if products still needed another way.
         environment.setdefault(VARIABLE, setting)
+    if cuda_is_here():
+        environment.setdefault(WORKSPACE, WORKSPACE_SETTING)
     options = {
         "guarantee": guarantee,
         "module": module,
