@@ -238,7 +238,8 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         if how in (UNKNOWN, BREAKS) or self._session is None:
             return
         has = self._session.given(name, how)
-        if has < self._key[0]:
+        told = account.weaker.get(name)
+        if has < self._key[0] and (told is None or has < Guarantee[told.upper()]):
             account.weaker[name] = str(has)
 
     def _notes(self, account: Account) -> list[str]:
@@ -273,7 +274,9 @@ def _session(key: Key) -> _Session:
 
 def _notes_on_cuda(session: _Session, account: Account) -> list[str]:
     notes = [f"{name} was changed inside" for name in sorted(session.switched_back)]
-    short = {name.removesuffix(_ON["CUDA"]) for name in (*account.weaker, *account.breaking)}
+    end = _ON["CUDA"]
+    told = [name for name in (*account.weaker, *account.breaking) if name.endswith(end)]
+    short = {name.removesuffix(end) for name in told}
     missing = why_no_kernels()
     if missing is not None and not short.isdisjoint(FAMILY):
         notes.append(f"no kernels of this library's ops were used on the GPU: {missing}")

@@ -122,9 +122,11 @@ def _places(n: int, outputs: int, align: bool, scale: float | None, double: bool
     kind = _float(double)
     o: Numbers = np.arange(outputs, dtype=kind)
     if align:
-        return o * (kind(n - 1) / kind(outputs - 1) if outputs > 1 else kind(0))
+        whole: Numbers = o * (kind(n - 1) / kind(outputs - 1) if outputs > 1 else kind(0))
+        return whole
     step = kind(1 / scale) if scale is not None and scale > 0 else kind(n) / kind(outputs)
-    return step * (o + kind(0.5)) - kind(0.5)
+    at: Numbers = step * (o + kind(0.5)) - kind(0.5)
+    return at
 
 
 @lru_cache(maxsize=_KEPT)
