@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -168,6 +169,7 @@ _NOTHING_ADDED = {
 }  # fmt: skip
 
 
+@cache
 def adds_up(name: str) -> bool:
     """Whether an overload may add numbers up, or draw them, in an order that is its own."""
     base = operator(name)

@@ -62,7 +62,7 @@ class Taps:
 
 def wide(dtype: torch.dtype) -> torch.dtype:
     """What is computed in: at least float32."""
-    return dtype if dtype in (torch.float64, torch.complex64, torch.complex128) else torch.float32
+    return torch.promote_types(dtype, torch.float32)
 
 
 def transposed(gradient: Tensor, dim: int, taps: Taps) -> Tensor:
@@ -106,7 +106,8 @@ def _tables(taps: Taps, device: torch.device, dtype: torch.dtype) -> tuple[Tenso
         found = (
             taps,
             torch.from_numpy(index).to(device),
-            torch.from_numpy(weight).to(device, dtype),
+            # No kernel on the way: another stream may use the copy at once.
+            torch.from_numpy(weight).to(dtype).to(device),
             absent.to(device),
         )
         _ON_DEVICE[key] = found
