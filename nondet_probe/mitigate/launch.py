@@ -1,7 +1,8 @@
 """Run a script, or a module, inside `reproducible`, in a process that MKL's strict mode is set for.
 
-`relaunch` replaces the process by a Python that has MKL_CBWR in its environment before anything is
-loaded, and calls this module as a program:
+`relaunch` replaces the process by a Python that has MKL_CBWR, and where there is a GPU
+CUBLAS_WORKSPACE_CONFIG, in its environment before anything is loaded, and calls this module as a
+program:
 
     python -m nondet_probe.mitigate.launch <options as JSON> script.py arguments
 """

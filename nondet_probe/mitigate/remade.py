@@ -10,7 +10,7 @@ from torch import Tensor
 from nondet_probe.mitigate import remade_maps as maps
 from nondet_probe.mitigate import remade_places as places
 from nondet_probe.mitigate import taps
-from nondet_probe.mitigate.remade_grid import grid_sample
+from nondet_probe.mitigate.remade_grid import cudnn_grid_sample, grid_sample
 
 __all__ = ["OF_OTHERS", "PAIRS", "REMADE"]
 
@@ -63,6 +63,7 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "histc": places.histc,
     "nll_loss2d_forward": places.nll_loss2d,
     "kthvalue": places.kthvalue,
+    "cudnn_grid_sampler_backward": cudnn_grid_sample,
     "grid_sampler_2d_backward": grid_sample,
     "grid_sampler_3d_backward": grid_sample,
     "median.dim": places.median,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nondet_probe.mitigate.taps import wide
 
-__all__ = ["grid_sample"]
+__all__ = ["cudnn_grid_sample", "grid_sample"]
 
 _LINEAR, _NEAREST = 0, 1
 _BORDER, _REFLECTION = 1, 2
@@ -75,6 +75,13 @@ def grid_sample(
     dgrid = torch.stack(turned[::-1], 1).reshape(grid.shape).to(grid.dtype)
     dx = _added(x, torch.cat(indices), torch.cat(given)) if mask[0] else None
     return dx, dgrid
+
+
+def cudnn_grid_sample(
+    original: Callable[..., Any], x: Tensor, grid: Tensor, gradient: Tensor
+) -> Any:
+    """cudnn_grid_sampler_backward: linear, zeros around, corners aligned."""
+    return grid_sample(original, gradient, x, grid, _LINEAR, 0, True, (True, True))
 
 
 def _added(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:

@@ -128,6 +128,10 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         remains weaker).
     watch: count also the calls that need no route. Costs some 3 us on each.
 
+    Where torch sees a GPU, calls on its tensors are rerouted too, and from "run_to_run" on torch's
+    deterministic mode, quieted to warnings, and cuDNN's are on meanwhile. What torch's own kernels
+    do there is "run_to_run" at most: docs/reproducible.md.
+
     Context manager and decorator; holds for every thread of the process. Within each other the
     innermost counts, and what was there before is put back on the way out; the same instance may be
     entered again. A thread cannot ask for something else than what another thread is inside of.
