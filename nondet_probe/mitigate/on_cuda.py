@@ -26,20 +26,21 @@ __all__ = [
     "BREAKS",
     "GIVEN_ON_CUDA",
     "KERNEL",
-    "has_kernels",
-    "reason",
+    "kernels_here",
     "routes_on_cuda",
     "why_no_kernels",
 ]
 
+_RUN = Guarantee.RUN_TO_RUN
+
 MODE = "torch's deterministic mode"
 KERNEL = "torch's kernel"
-BREAKS = "breaks"
+BREAKS = "breaks: "
+"""And why."""
 
 GIVEN_ON_CUDA = {
     MODE: Guarantee.RUN_TO_RUN,
     KERNEL: Guarantee.RUN_TO_RUN,
-    BREAKS: Guarantee.NONE,
     PAIRS: Guarantee.LAUNCH_INVARIANT,
     # Nothing is added up here.
     OF_OTHERS: Guarantee.CORRECTLY_ROUNDED,
@@ -49,34 +50,30 @@ _NO_WORKSPACE = Breaking(
     f"cuBLAS may add in another order on several streams: set {WORKSPACE}={WORKSPACE_SETTING} "
     "before the first product, or use the launcher"
 )
-_SWITCHED_OFF = "torch.use_deterministic_algorithms was switched off inside"
-# Ops of which more than kernels in CUDA are asked: the public function chooses.
+_SWITCHED_OFF = BREAKS + "torch.use_deterministic_algorithms was switched off inside"
+# Their relatives call the public function, which takes Triton where there is no CUDA.
 _CHOOSING = {"index_add", "scatter_add"}
 
 HasKernels = Callable[[str, str], bool]
 """Of op and variant."""
 
 
-def has_kernels(op: str, variant: str) -> bool:
-    """Whether this library can compute the variant on a GPU here."""
+def kernels_here() -> HasKernels:
+    """Whether this library can compute a variant of an op on a GPU here."""
     usable = {backend.name for backend in available() if backend.usable}
-    if "cuda" in usable:
-        return True
-    return "triton" in usable and op in _CHOOSING and variant in offers("triton").get(op, {})
+
+    def has_kernels(op: str, variant: str) -> bool:
+        if "cuda" in usable:
+            return True
+        return "triton" in usable and op in _CHOOSING and variant in offers("triton").get(op, {})
+
+    return has_kernels
 
 
 def why_no_kernels() -> str | None:
-    """Why it cannot compute all of them; None where it can."""
+    """Why this library cannot compute all of its ops on a GPU here; None where it can."""
     (cuda,) = (backend for backend in available() if backend.name == "cuda")
     return None if cuda.usable else cuda.reason
-
-
-def reason(name: str) -> str:
-    """Why calls of an overload that were counted as BREAKS are."""
-    base = operator(name)
-    if base in BREAKING:
-        return BREAKING[base].reason
-    return _NO_WORKSPACE.reason if base in BLAS else _SWITCHED_OFF
 
 
 def routes_on_cuda(
@@ -106,9 +103,6 @@ def routes_on_cuda(
             if route is not None:
                 found[name] = route
     return found
-
-
-_RUN = Guarantee.RUN_TO_RUN
 
 
 def _of_family(
@@ -173,7 +167,7 @@ def _remade(
 
 
 def _under_the_mode(original: Original, counter: Counter) -> Callable[..., Any]:
-    on, off = counter(MODE), counter(BREAKS)
+    on, off = counter(MODE), counter(_SWITCHED_OFF)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         (on if torch.are_deterministic_algorithms_enabled() else off)()
@@ -197,7 +191,7 @@ def _breaking(
     known: Breaking, plain: Route | None
 ) -> Callable[[Original, Counter], Callable[..., Any]]:
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
-        count = counter(BREAKS)
+        count = counter(BREAKS + known.reason)
         otherwise = plain.make(original, counter) if plain is not None else original
 
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -31,8 +31,7 @@ from nondet_probe.mitigate.on_cuda import (
     BREAKS,
     GIVEN_ON_CUDA,
     KERNEL,
-    has_kernels,
-    reason,
+    kernels_here,
     routes_on_cuda,
     why_no_kernels,
 )
@@ -229,9 +228,10 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
                 account.untouched[name] = calls
             elif how == KERNEL:
                 account.left[name] = calls
-            elif how == BREAKS:
-                account.breaking[name] = calls
-                account.reasons[name] = reason(name.removesuffix(_ON["CUDA"]))
+            elif how.startswith(BREAKS):
+                account.breaking[name] = account.breaking.get(name, 0) + calls
+                reasons = filter(None, (account.reasons.get(name), how.removeprefix(BREAKS)))
+                account.reasons[name] = "; ".join(reasons)
             else:
                 account.rerouted.setdefault(name, {})[how] = calls
             self._note_weaker(account, name, how)
@@ -239,7 +239,7 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         return account
 
     def _note_weaker(self, account: Account, name: str, how: str) -> None:
-        if how in (UNKNOWN, BREAKS) or self._session is None:
+        if how == UNKNOWN or how.startswith(BREAKS) or self._session is None:
             return
         has = self._session.given(name, how)
         told = account.weaker.get(name)
@@ -269,7 +269,7 @@ def _session(key: Key) -> _Session:
         found["CUDA"] = routes_on_cuda(
             *cuda_overloads(),
             guarantee,
-            has_kernels=has_kernels,
+            has_kernels=kernels_here(),
             workspace=switches.workspace_is_set(),
             watch=watch,
         )

@@ -25,7 +25,7 @@ from nondet_probe.mitigate import launch, on_cuda, switches
 from nondet_probe.mitigate.cuda_table import BLAS, BREAKING, STRICT, SWITCHED, adds_up
 from nondet_probe.mitigate.family import FAMILY
 from nondet_probe.mitigate.measured import operator
-from nondet_probe.mitigate.on_cuda import BREAKS, KERNEL, MODE, reason, routes_on_cuda
+from nondet_probe.mitigate.on_cuda import BREAKS, KERNEL, MODE, routes_on_cuda
 from nondet_probe.mitigate.remade import OF_OTHERS, PAIRS, REMADE
 from nondet_probe.ops.registry import Guarantee, variants
 
@@ -132,6 +132,10 @@ def way(name: str, guarantee: Guarantee, *given: Any, **options: Any) -> list[st
     return counts
 
 
+ATOMICS = BREAKS + "adds with atomics, in whatever order they come"
+SWITCHED_OFF = BREAKS + "torch.use_deterministic_algorithms was switched off inside"
+
+
 def test_the_family_is_answered_by_variants_that_are_enough() -> None:
     at_launch, at_run = found(LAUNCH), found(RUN)
     for name in FAMILY_AT_LAUNCH:
@@ -168,9 +172,8 @@ def test_without_kernels_others_answer_or_the_mode_does() -> None:
         with deterministic_algorithms():
             assert way("aten::index_add", guarantee, table, 0, at, x, kernels=nothing) == [MODE]
         # Who switched it off inside is told.
-        assert way("aten::index_add", guarantee, table, 0, at, x, kernels=nothing) == [BREAKS]
+        assert way("aten::index_add", guarantee, table, 0, at, x, kernels=nothing) == [SWITCHED_OFF]
     assert way("aten::sum.dim_IntList", LAUNCH, x, [0], kernels=nothing) == [KERNEL]
-    assert "switched off" in reason("aten::index_add_")
 
 
 def test_torchs_own_kernels_are_counted_where_more_was_asked_for() -> None:
@@ -194,10 +197,11 @@ def test_torchs_own_kernels_are_counted_where_more_was_asked_for() -> None:
 
 def test_products_need_the_workspace_setting() -> None:
     x = torch.ones(3, 3)
-    assert way("aten::mm", RUN, x, x, workspace=False) == [BREAKS]
     assert way("aten::mm", LAUNCH, x, x) == [KERNEL]
-    assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in reason("aten::mm")
-    assert "the launcher" in reason("aten::mm")
+    (how,) = way("aten::mm", RUN, x, x, workspace=False)
+    assert how.startswith(BREAKS)
+    assert "CUBLAS_WORKSPACE_CONFIG=:4096:8" in how
+    assert "the launcher" in how
 
 
 NO_ROUTE = {
@@ -223,16 +227,18 @@ def test_what_raises_under_the_mode_is_remade_or_told() -> None:
 def test_what_breaks_does_so_in_some_calls_only() -> None:
     x, at = torch.ones(3, 4), torch.zeros(3, 4, dtype=torch.int64)
     two = "aten::scatter_reduce.two"
-    assert way(two, RUN, x, 0, at, x, "prod") == [BREAKS]
+    assert way(two, RUN, x, 0, at, x, "prod") == [BREAKS + "multiplies with atomics"]
     with deterministic_algorithms():
         assert way(two, RUN, x, 0, at, x, "sum") == [MODE]
     assert way("aten::cumsum", RUN, at, 0, kernels=nothing) == []
     assert way("aten::bincount", RUN, at[0], kernels=nothing) == []
     assert way("aten::median", RUN, x) == []
-    assert way("aten::median.dim_values", RUN, x, 1) == [BREAKS]
+    (how,) = way("aten::median.dim_values", RUN, x, 1)
+    assert how.startswith(BREAKS + "which of several equal ones")
+    assert way(two, RUN, x, 0, at, x, "sum") == [SWITCHED_OFF]
     assert way("aten::nll_loss2d_forward", RUN, x, at, None, 0, -100) == []
     assert way("aten::_embedding_bag_dense_backward", RUN, x, at, at, at, at, 3, False, 1) == []
-    assert way("aten::histc.out", RUN, x, 3) == [BREAKS]
+    assert way("aten::histc.out", RUN, x, 3) == [ATOMICS]
 
 
 def test_other_libraries_are_unknown() -> None:
@@ -256,7 +262,7 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Interception, "put", moved_put)
     monkeypatch.setattr(module, "cpu_overloads", list)
     monkeypatch.setattr(module, "cuda_overloads", lambda: (OWN, COMPOSITE))
-    monkeypatch.setattr(module, "has_kernels", everything)
+    monkeypatch.setattr(module, "kernels_here", lambda: everything)
     monkeypatch.setattr(module, "why_no_kernels", lambda: None)
     monkeypatch.setattr(switches, "cuda_is_here", lambda: True)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -396,7 +402,7 @@ def test_what_has_no_way_is_told_with_its_reason() -> None:
 
 @pytest.mark.usefixtures("moved")
 def test_without_kernels_the_report_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "has_kernels", on_cuda.has_kernels)
+    monkeypatch.setattr(module, "kernels_here", on_cuda.kernels_here)
     monkeypatch.setattr(module, "why_no_kernels", on_cuda.why_no_kernels)
     assert not any(
         on_cuda.has_kernels(op, variant.name)
