@@ -131,7 +131,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
     def _outputs(
         self, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> Words | Pending | None:
-        if not plan.written and plan.outputs == 1:
+        if (not plan.written and plan.outputs == 1) or plan.name in _WAITED:
             return self._digester.words(output, plan.name)
         given: list[Any] = []
         if plan.outputs == 1 and plan.new:
