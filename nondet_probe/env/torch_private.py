@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "call_keywords",
     "calls_are_watched",
     "cpu_overloads",
     "cuda_overloads",
@@ -133,6 +134,20 @@ def frame_mark(code: CodeType) -> str | None:
         if code.co_qualname == name and file.endswith(end):
             return mark
     return None
+
+
+def call_keywords(hook: FrameType) -> dict[str, Any] | None:
+    """Of the module call that runs a global forward hook, or pre-hook: its keyword arguments. hook:
+    the frame of the hook itself. None where they are not found.
+
+    The public `with_kwargs=True` is for forward hooks only, which come too late, and torch never
+    takes such a hook off one of its lists again, so that it goes on warning of global hooks.
+    """
+    caller = hook.f_back
+    if caller is None or caller.f_code.co_name not in ("inner", "_call_impl"):
+        return None
+    found = caller.f_locals.get("kwargs")
+    return found if isinstance(found, dict) else None
 
 
 def hidden_from_modes() -> AbstractContextManager[object]:
