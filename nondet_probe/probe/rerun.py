@@ -12,6 +12,7 @@ from nondet_probe.env.rng import RngState, preserved_rng
 from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe.drive import Batches, PlainRun, build, finite_loss, guarded_step, plain_run
 from nondet_probe.probe.fixes import SWITCHES, under_fix
+from nondet_probe.probe.mode import MEMORY
 from nondet_probe.probe.state import first_difference
 from nondet_probe.probe.watch import Progress, Rerun, check_k
 from nondet_probe.records import RerunRecord
@@ -45,10 +46,13 @@ def rerun(
     *,
     seed: int = 0,
     steps: int = 2,
-    k: int = 5,
+    k: int | None = None,
+    memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> RerunRecord:
     """Execute every op of the first `steps` steps `k` times in all, and name those that differ.
+
+    k, memory: as for `Rerun`.
 
     The workload is built three times: for two plain runs (do they repeat each other? does the probe
     change anything?) and for the watched one; and, where an op differed, again under each switch
@@ -63,7 +67,7 @@ def rerun(
     tell: Progress = progress or (lambda what, done, total: None)
     with preserved_rng():
         plain = _plain_runs(factory, seed, steps, tell)
-        watched = _watched(factory, seed, steps, k, tell)
+        watched = _watched(factory, seed, steps, k, memory, tell)
         if plain.failure is not None:
             plain.failure.partial = watched.record(fixes=False)
             raise plain.failure
@@ -71,7 +75,7 @@ def rerun(
         record.plain_seconds = plain.seconds
         _judge(record, watched, plain)
         if record.sites:
-            _verify(record, factory, seed, tell)
+            _verify(record, factory, seed, memory, tell)
     return record
 
 
@@ -123,12 +127,18 @@ class _Watched:
 
 
 def _watched(
-    factory: WorkloadFactory, seed: int, steps: int, k: int, tell: Progress, what: str = "steps"
+    factory: WorkloadFactory,
+    seed: int,
+    steps: int,
+    k: int | None,
+    memory: int,
+    tell: Progress,
+    what: str = "steps",
 ) -> _Watched:
     """Raises RunFailedError with the record so far."""
     workload = build(factory, seed)
     batches = Batches(workload, steps)
-    watch = Rerun(k, workload.model)
+    watch = Rerun(k, workload.model, memory=memory)
     done = _Watched(watch, _Run(workload, [], RngState.capture()), 0.0)
     tell(what, 0, steps)
     try:
@@ -179,7 +189,9 @@ def _judge(record: RerunRecord, watched: _Watched, plain: _Plain) -> None:
         )
 
 
-def _verify(record: RerunRecord, factory: WorkloadFactory, seed: int, tell: Progress) -> None:
+def _verify(
+    record: RerunRecord, factory: WorkloadFactory, seed: int, memory: int, tell: Progress
+) -> None:
     """Fill in `verified_fix`: the first switch under which whole steps show no differing op."""
     for name in SWITCHES:
         tried = [fix for site in record.sites for fix in site.fixes if fix.name == name]
@@ -187,8 +199,9 @@ def _verify(record: RerunRecord, factory: WorkloadFactory, seed: int, tell: Prog
             continue
         with under_fix(name):
             try:
+                k = record.k if record.suspect_k is None else None
                 watched = _watched(
-                    factory, seed, record.steps, record.k, tell, f"steps under {name}"
+                    factory, seed, record.steps, k, memory, tell, f"steps under {name}"
                 )
             except RunFailedError as error:
                 record.caveats.append(f"under {name} the steps cannot be run: {error}")

@@ -99,6 +99,10 @@ class OpSite:
 class RerunRecord:
     """What re-executing every op of `steps` training steps `k` times (in all) showed.
 
+    suspect_k: executions of a call whose class (op and shapes) is suspect, since it differed before
+    or PyTorch's documentation names the op; None where every call had `k`.
+    of_script: a script was watched, once: its losses are not known, nothing was run again under a
+    fix, and it was not compared with a run without the probe.
     sites: the nondeterministic ones, worst first; empty means that none was seen.
     verified_fix: name of the fix under which whole steps showed no nondeterministic op, or None.
     caveats: sentences the reader must know ("with one thread races between threads cannot show").
@@ -120,6 +124,8 @@ class RerunRecord:
     caveats: list[str] = field(default_factory=list)
     probe_seconds: float = 0.0
     plain_seconds: float = 0.0
+    suspect_k: int | None = None
+    of_script: bool = False
 
 
 @dataclass

@@ -106,7 +106,7 @@ def comparison(rerun: RerunRecord) -> list[str]:
     ]
     if rerun.k >= 2:
         statements.append(
-            f"With K = {rerun.k}, an op call that gives either of two results with equal chance "
+            f"With K = {rerun.k}{_suspects(rerun)}, an op call that gives either of two results with equal chance "
             f"goes unseen once in {_odds(rerun.k)}; rarer differences go unseen more often. More "
             "executions (--k) and more steps (--steps) make a finding less likely to be missed."
         )
@@ -118,6 +118,11 @@ def comparison(rerun: RerunRecord) -> list[str]:
         statements.append(
             "Training with the probe ended with other bits than without it: do not rely on this "
             "report until that is understood."
+        )
+    elif rerun.of_script:
+        statements.append(
+            "The script ran once, so its bits were not compared with those of a run without the "
+            "probe."
         )
     elif rerun.sites:
         statements.append(
@@ -131,6 +136,15 @@ def comparison(rerun: RerunRecord) -> list[str]:
     elif not any("one thread" in text.casefold() for text in caveats):
         statements.append("The run had one CPU thread: races between threads cannot show.")
     return statements + caveats
+
+
+def _suspects(rerun: RerunRecord) -> str:
+    if rerun.suspect_k is None:
+        return ""
+    return (
+        f" ({rerun.suspect_k} for what gave other bits before, or PyTorch's documentation calls "
+        "nondeterministic)"
+    )
 
 
 def _odds(k: int) -> str:

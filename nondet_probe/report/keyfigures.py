@@ -52,7 +52,9 @@ def _of_rerun(rerun: RerunRecord) -> list[KeyFigure]:
             "Nondeterministic places",
             str(len(rerun.sites)),
             f"among {plural(rerun.coverage.rerun, 'op call')}, each executed "
-            f"{plural(rerun.k, 'time')}" + (f"; {missed} not covered" if missed else ""),
+            f"{plural(rerun.k, 'time')}"
+            + (f", suspects {rerun.suspect_k} times" if rerun.suspect_k is not None else "")
+            + (f"; {missed} not covered" if missed else ""),
         )
     ]
     if rerun.sites:

@@ -121,7 +121,7 @@ def _clean(record: RunRecord) -> str:
     rerun, twin = record.rerun, record.twin
     if rerun is not None:
         what = "its only op call" if rerun.coverage.rerun == 1 else f"all {_calls(rerun)}"
-        parts.append(f"{what} gave the same bits in {plural(rerun.k, 'execution')}")
+        parts.append(f"{what} gave the same bits in {plural(rerun.k, 'execution')}{_more(rerun)}")
         if missed := sum(rerun.coverage.not_covered.values()):
             caveats.append(f"{plural(missed, 'call')} could not be checked")
         if rerun.threads == 1:
@@ -183,6 +183,8 @@ def _fix_phrase(record: RunRecord, rerun: RerunRecord, site: OpSite) -> str:
     if cost and name == "deterministic mode" and arm is not None and arm.ratio is not None:
         told = "no measurable change of" if within_noise(arm) else ratio(arm.ratio)
         cost += f" ({told} a whole step's)"
+    if rerun.verified_fix is None and rerun.of_script:
+        return f"{name} fixes that call{cost}"
     if rerun.verified_fix is None:
         return f"{name} fixes that call{cost}, but no fix tried made whole steps repeatable"
     if rerun.verified_fix != fix.name:
@@ -252,6 +254,10 @@ def within_noise(arm: CostArm) -> bool:
 def _of_thread(caveat: str) -> bool:
     """Whether the probe's caveat is the one of a single thread, for which there are words here."""
     return "one thread" in caveat.casefold()
+
+
+def _more(rerun: RerunRecord) -> str:
+    return "" if rerun.suspect_k is None else f" ({rerun.suspect_k} of what is suspect)"
 
 
 def _calls(rerun: RerunRecord) -> str:

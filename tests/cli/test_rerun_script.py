@@ -1,0 +1,147 @@
+"""`nondet-probe rerun -- train.py`: the script is watched for some steps, then stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nondet_probe.records import load_run
+
+Call = Callable[..., Any]
+
+TRAIN = """
+import sys
+import torch
+
+@torch.library.custom_op("script_test::unstable", mutates_args=())
+def unstable(x: torch.Tensor) -> torch.Tensor:
+    unstable.calls += 1
+    return torch.nextafter(x, x + 1) if unstable.calls % 4 < 2 else x.clone()
+
+unstable.calls = 0
+unstable.register_autograd(lambda context, gradient: gradient)
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+try:
+    for step in range(6):
+        x = torch.randn(32, 8)
+        if "unstable" in sys.argv:
+            x = unstable(x)  # the planted line
+        loss = model(x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        if "raise" in sys.argv and step == 1:
+            raise ZeroDivisionError("the user's bug")
+        if "leave" in sys.argv and step == 1:
+            sys.exit(7)
+        optimizer.step()
+        print("step", step, flush=True)
+finally:
+    print("tidied up", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def train(user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    script = user / "train.py"
+    script.write_text(TRAIN)
+    # The package as this test has it, also where it is not installed.
+    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
+    return script
+
+
+def only_run(user: Path) -> Path:
+    (directory,) = (user / "runs").iterdir()
+    return directory
+
+
+def test_a_script_is_watched_and_stopped_after_its_steps(call: Call, user: Path) -> None:
+    done = call("rerun", "--steps", "2", "--threads", "1", "--", "train.py", "--lr", "3")
+    assert done.returncode == 0, done.stderr
+    # The hook stops it inside of the second step; what it leaves open is tidied up.
+    assert "step 0" in done.stdout
+    assert "step 1" not in done.stdout
+    assert "tidied up" in done.stdout
+    record = load_run(only_run(user))
+    assert record.target == "train.py --lr 3"
+    assert record.rerun is not None
+    assert (record.rerun.k, record.rerun.suspect_k, record.rerun.steps) == (2, 20, 2)
+    assert record.rerun.of_script
+    assert record.rerun.threads == 1
+    assert record.rerun.coverage.rerun > 30
+    assert record.rerun.coverage.not_covered == {}
+
+
+def test_what_is_planted_in_a_script_is_found_on_its_line(call: Call) -> None:
+    done = call("rerun", "--json", "--k", "4", "train.py", "unstable")
+    assert done.returncode == 1, done.stderr
+    # Nothing but the JSON, whatever the script prints.
+    found = json.loads(done.stdout)
+    assert "tidied up" in done.stderr
+    (site,) = found["record"]["rerun"]["sites"]
+    assert site["op"] == "script_test.unstable.default"
+    assert site["code"].endswith("# the planted line")
+    assert site["executions"] == 8
+    assert found["record"]["rerun"]["suspect_k"] is None
+
+
+def test_a_module_and_a_script_that_ends_before_its_steps(call: Call, user: Path) -> None:
+    done = call("rerun", "--steps", "9", "-m", "--", "train")
+    assert done.returncode == 0, done.stderr
+    assert "step 5" in done.stdout
+    record = load_run(only_run(user))
+    assert record.target == "-m train"
+    assert record.rerun is not None
+    assert record.rerun.steps == 6
+    assert any("ended by itself after 6 of 9" in caveat for caveat in record.rerun.caveats)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("raise", "the script raised ZeroDivisionError: the user's bug after 1 optimizer step"),
+        ("leave", "the script left with exit code 7 after 1 optimizer step"),
+    ],
+)
+def test_a_script_that_fails_keeps_its_record(
+    call: Call, user: Path, word: str, message: str
+) -> None:
+    done = call("rerun", "--", "train.py", word)
+    assert done.returncode == 3, done.stderr
+    record = load_run(only_run(user))
+    assert record.failure == f"rerun: {message}"
+    assert record.rerun is not None
+    assert record.rerun.coverage.rerun > 10
+    assert ("Traceback" in done.stderr) == (word == "raise")
+
+
+def test_a_script_that_ends_its_process_at_once(call: Call, train: Path) -> None:
+    train.write_text("import os\nos._exit(0)\n")
+    done = call("rerun", "--", "train.py")
+    assert done.returncode == 3
+    assert "ended at once with exit code 0, before anything could be written down" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--", "trane.py"], "no such script: trane.py"),
+        (["--seed", "3", "--", "train.py"], "--seed is for workloads"),
+        (["--", "work.py:plain", "--lr"], "a workload takes no arguments"),
+        (["--memory", "0", "--", "train.py"], "--memory 0: at least 1 MiB"),
+        (["--steps", "0", "--", "train.py"], "steps=0: at least 1"),
+        (["--k", "1", "--", "train.py"], "k=1: at least 2"),
+    ],
+)
+def test_bad_requests(call: Call, user: Path, arguments: list[str], message: str) -> None:
+    done = call("rerun", *arguments)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert not (user / "runs").exists()
