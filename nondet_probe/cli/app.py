@@ -127,6 +127,14 @@ def rerun(
     steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
     k: K = None,
     memory: Memory = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Also ask of each op whether its bits change with the threads, the batch, and "
+            "what new memory holds.",
+        ),
+    ] = False,
     module: IsModule = False,
     threads: Threads = None,
     out: Out = None,
@@ -138,7 +146,31 @@ def rerun(
     """
     from nondet_probe.cli.measure import rerun as run
 
-    run(_subject(context, target, module), seed, steps, k, memory, threads, out, as_json)
+    run(_subject(context, target, module), seed, steps, k, memory, sweep, threads, out, as_json)
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
+    k: K = None,
+    memory: Memory = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Merge what was measured of each op into this JSON table."),
+    ] = None,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Which determinism is requested and which is in force; what the bits of each op depend on."""
+    from nondet_probe.cli.measure import audit as run
+
+    subject = _subject(context, target, module)
+    run(subject, seed, steps, k, memory, catalogue, threads, out, as_json)
 
 
 @app.command()

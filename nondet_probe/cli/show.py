@@ -20,7 +20,7 @@ from nondet_probe.ops.backends import available
 from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
-from nondet_probe.report import prices, pricetables, tables, verdict
+from nondet_probe.report import audittables, prices, pricetables, tables, verdict
 
 __all__ = ["show_environment", "show_prices", "show_run"]
 
@@ -58,7 +58,11 @@ def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     console = _Terminal()
     console.print()
     console.print(escape(verdict(record)), style="bold")
-    for table in tables.summary(record):
+    shown = tables.summary(record)
+    if record.audit is not None:
+        shown.append(audittables.settings(record.audit))
+    shown.append(audittables.op_summary(audittables.classes_of(record)))
+    for table in [table for table in shown if table.rows]:
         console.print()
         console.print(_rich(table))
     console.print()

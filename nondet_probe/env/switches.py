@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["deterministic_algorithms", "read_switches", "thread_count"]
+__all__ = [
+    "VARIABLES",
+    "deterministic_algorithms",
+    "environment_at_start",
+    "read_switches",
+    "thread_count",
+]
 
-# Variables that change the bits or the determinism of a run and are read once, at start.
-_VARIABLES = (
+VARIABLES = (
     "ATEN_CPU_CAPABILITY",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_LAUNCH_BLOCKING",
@@ -25,6 +31,7 @@ _VARIABLES = (
     "ONEDNN_MAX_CPU_ISA",
     "PYTHONHASHSEED",
 )
+"""Variables that change the bits or the determinism of a run; most are read once, at start."""
 
 
 def read_switches() -> dict[str, Any]:
@@ -40,8 +47,18 @@ def read_switches() -> dict[str, Any]:
         "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
+
+
+def environment_at_start() -> dict[str, str]:
+    """VARIABLES as they were when this process began, where the system tells; else as they are."""
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    found = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if pair)
+    return {name: found[name] for name in VARIABLES if name in found}
 
 
 # torch puts this property on its module at run time, where a type checker cannot see it.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.opaque import Functions
 from nondet_probe.probe.operands import tensors_in, unreadable
 from nondet_probe.probe.places import Places
@@ -41,7 +42,8 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
     """Executes each op `k` times in all, suspects `suspect_k` times; see the module.
 
     memory: bytes that the copies and results of one more execution of a call may take; a call that
-    would take more is not covered. coverage, tally: what it found so far. A forked child (a worker
+    would take more is not covered. census: is told of every call. watcher: called before each op,
+    with the number of ops before it. coverage, tally: what it found so far. A forked child (a worker
     of a DataLoader) inherits the mode, and is left alone by it.
     """
 
@@ -54,11 +56,15 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
         *,
         suspect_k: int | None = None,
         memory: int = MEMORY,
+        census: Census | None = None,
+        watcher: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._process = os.getpid()
         self._suspects = Suspects(k, suspect_k)
         self._memory = memory
+        self._census = census
+        self._watcher = watcher
         self._functions = Functions()
         self.places = Places(model)
         self.coverage = Coverage()
@@ -79,6 +85,8 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
         kwargs = kwargs or {}
         if os.getpid() != self._process:
             return func(*args, **kwargs)
+        if self._watcher is not None:
+            self._watcher(self.coverage.seen)
         self.coverage.seen += 1
         plan = plan_of(func)
         operands = list(tensors_in((*args, *kwargs.values())))
@@ -155,6 +163,8 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
                 if one is not None:
                     found.append(one)
                     executions = max(executions, self._suspects.differed(call))
+            if self._census is not None:
+                self._census.add(call, first, done, len(found))
         finally:
             if after is not None:
                 after.put_back()

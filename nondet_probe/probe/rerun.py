@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from nondet_probe.env.rng import RngState, preserved_rng
 from nondet_probe.errors import RunFailedError, UsageError
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.drive import Batches, PlainRun, build, finite_loss, guarded_step, plain_run
 from nondet_probe.probe.fixes import SWITCHES, under_fix
 from nondet_probe.probe.mode import MEMORY
@@ -48,11 +51,12 @@ def rerun(
     steps: int = 2,
     k: int | None = None,
     memory: int = MEMORY,
+    census: Census | None = None,
     progress: Progress | None = None,
 ) -> RerunRecord:
     """Execute every op of the first `steps` steps `k` times in all, and name those that differ.
 
-    k, memory: as for `Rerun`.
+    k, memory, census: as for `Rerun`; the rows of the census are the `classes` of the record.
 
     The workload is built three times: for two plain runs (do they repeat each other? does the probe
     change anything?) and for the watched one; and, where an op differed, again under each switch
@@ -67,15 +71,18 @@ def rerun(
     tell: Progress = progress or (lambda what, done, total: None)
     with preserved_rng():
         plain = _plain_runs(factory, seed, steps, tell)
-        watched = _watched(factory, seed, steps, k, memory, tell)
+        watched = _watched(
+            factory, seed, steps, partial(Rerun, k, memory=memory, census=census), tell
+        )
         if plain.failure is not None:
             plain.failure.partial = watched.record(fixes=False)
             raise plain.failure
         record = watched.record(fixes=True, tell=tell)
+        record.classes = census.rows() if census is not None else []
         record.plain_seconds = plain.seconds
         _judge(record, watched, plain)
         if record.sites:
-            _verify(record, factory, seed, memory, tell)
+            _verify(record, factory, seed, partial(Rerun, k, memory=memory), tell)
     return record
 
 
@@ -130,15 +137,14 @@ def _watched(
     factory: WorkloadFactory,
     seed: int,
     steps: int,
-    k: int | None,
-    memory: int,
+    watching: Callable[..., Rerun],
     tell: Progress,
     what: str = "steps",
 ) -> _Watched:
-    """Raises RunFailedError with the record so far."""
+    """watching: makes the watch of a model. Raises RunFailedError with the record so far."""
     workload = build(factory, seed)
     batches = Batches(workload, steps)
-    watch = Rerun(k, workload.model, memory=memory)
+    watch = watching(model=workload.model)
     done = _Watched(watch, _Run(workload, [], RngState.capture()), 0.0)
     tell(what, 0, steps)
     try:
@@ -190,7 +196,11 @@ def _judge(record: RerunRecord, watched: _Watched, plain: _Plain) -> None:
 
 
 def _verify(
-    record: RerunRecord, factory: WorkloadFactory, seed: int, memory: int, tell: Progress
+    record: RerunRecord,
+    factory: WorkloadFactory,
+    seed: int,
+    watching: Callable[..., Rerun],
+    tell: Progress,
 ) -> None:
     """Fill in `verified_fix`: the first switch under which whole steps show no differing op."""
     for name in SWITCHES:
@@ -199,9 +209,8 @@ def _verify(
             continue
         with under_fix(name):
             try:
-                k = record.k if record.suspect_k is None else None
                 watched = _watched(
-                    factory, seed, record.steps, k, memory, tell, f"steps under {name}"
+                    factory, seed, record.steps, watching, tell, f"steps under {name}"
                 )
             except RunFailedError as error:
                 record.caveats.append(f"under {name} the steps cannot be run: {error}")

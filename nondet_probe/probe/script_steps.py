@@ -28,6 +28,15 @@ class Ending:
     steps: int = 0
     failure: str | None = None
 
+    def caveats(self, wanted: int) -> list[str]:
+        """What the reader must know where the script ended by itself before `wanted` steps."""
+        if self.failure is not None or self.steps >= wanted:
+            return []
+        return [
+            f"the script ended by itself after {self.steps} of {wanted} optimizer steps; all of it "
+            "was watched"
+        ]
+
 
 def run_steps(
     target: Sequence[str],

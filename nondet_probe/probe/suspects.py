@@ -12,7 +12,7 @@ from nondet_probe.env.torch_private import OpOverload
 from nondet_probe.probe.declared import NAMES, arguments_of, declared
 from nondet_probe.probe.replay import Call
 
-__all__ = ["K", "SUSPECT_K", "Suspects", "shape_class"]
+__all__ = ["SUSPECT_K", "K", "Suspects", "shape_class"]
 
 K = 2
 SUSPECT_K = 20
@@ -34,6 +34,8 @@ def shape_class(call: Call) -> str:
         told[4:] = [f"and {more} more"]
     if isinstance(call.op, OpOverload):
         for name, value in arguments_of(call.op, call.args, call.kwargs).items():
+            if name == "pin_memory":
+                continue
             if isinstance(value, bool) or (name in _TELLING and not isinstance(value, Tensor)):
                 told.append(f"{name}={value}")
     return ", ".join(told)

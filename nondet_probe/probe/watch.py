@@ -11,6 +11,7 @@ import torch
 from nondet_probe.env.snapshot import available_cpus
 from nondet_probe.env.torch_private import has_compiled_code
 from nondet_probe.errors import UsageError
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.fixes import fixes_of
 from nondet_probe.probe.mode import MEMORY, RerunMode
 from nondet_probe.probe.suspects import SUSPECT_K, K
@@ -59,21 +60,30 @@ class Rerun:
     of them twice, and 20 times what differed before or is nondeterministic by PyTorch's own
     documentation. model: names modules by their path in it; without it the path starts with the
     class of the outermost module. memory: bytes that the copies and results of one more execution
-    may take; a call that would take more is not covered.
+    may take; a call that would take more is not covered. census: counts classes of calls and asks
+    what else their bits depend on. watcher: called before each op with the number of ops before it.
     The block may be entered again and again, not inside itself; the findings add up, and `steps` of
     the record counts the entries. Ops that other Python threads start are not seen, since dispatch
     modes belong to a thread.
     """
 
     def __init__(
-        self, k: int | None = None, model: torch.nn.Module | None = None, *, memory: int = MEMORY
+        self,
+        k: int | None = None,
+        model: torch.nn.Module | None = None,
+        *,
+        memory: int = MEMORY,
+        census: Census | None = None,
+        watcher: Callable[[int], None] | None = None,
     ) -> None:
         check_k(k)
         if memory < 1:
             raise UsageError(f"memory={memory}: at least 1 byte")
         self._k = K if k is None else k
         self._suspect_k = SUSPECT_K if k is None else None
-        self._mode = RerunMode(self._k, model, suspect_k=self._suspect_k, memory=memory)
+        self._mode = RerunMode(
+            self._k, model, suspect_k=self._suspect_k, memory=memory, census=census, watcher=watcher
+        )
         self._threads = torch.get_num_threads()
         self._deterministic = torch.are_deterministic_algorithms_enabled()
         self._entered = 0

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nondet_probe.bits.flip import BitChange
+from nondet_probe.records.audit import OpStatus, Setting
 
 __all__ = [
+    "AuditRecord",
     "CostArm",
     "CostRecord",
     "Coverage",
@@ -102,7 +104,8 @@ class RerunRecord:
     suspect_k: executions of a call whose class (op and shapes) is suspect, since it differed before
     or PyTorch's documentation names the op; None where every call had `k`.
     of_script: a script was watched, once: its losses are not known, nothing was run again under a
-    fix, and it was not compared with a run without the probe.
+    fix, and it was not compared with a run without the probe. classes: what else the bits of each
+    class of calls depend on, where that was asked.
     sites: the nondeterministic ones, worst first; empty means that none was seen.
     verified_fix: name of the fix under which whole steps showed no nondeterministic op, or None.
     caveats: sentences the reader must know ("with one thread races between threads cannot show").
@@ -126,6 +129,7 @@ class RerunRecord:
     plain_seconds: float = 0.0
     suspect_k: int | None = None
     of_script: bool = False
+    classes: list[OpStatus] = field(default_factory=list)
 
 
 @dataclass
@@ -219,6 +223,28 @@ class CostRecord:
 
 
 @dataclass
+class AuditRecord:
+    """An audit of `steps` training steps. thread_counts: those that were tried; settings: what was
+    requested and what is in force; ops: one row a class, those that differ first. k, suspect_k:
+    executions of a call, and of a suspect one."""
+
+    steps: int
+    k: int
+    suspect_k: int | None
+    threads: int
+    thread_counts: list[int]
+    settings: list[Setting]
+    ops: list[OpStatus]
+    coverage: Coverage
+    caveats: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong with the settings."""
+        return [setting.finding for setting in self.settings if setting.finding is not None]
+
+
+@dataclass
 class RunRecord:
     """Everything one command found out about one workload.
 
@@ -238,6 +264,7 @@ class RunRecord:
     twin: TwinRecord | None = None
     twin_fixed: TwinRecord | None = None
     cost: CostRecord | None = None
+    audit: AuditRecord | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -247,4 +274,5 @@ class RunRecord:
         differing = self.rerun is not None and (
             bool(self.rerun.sites) or self.rerun.plain_runs_differ is not None
         )
-        return differing or not all(twin.control_identical for twin in twins)
+        audited = self.audit is not None and not all(op.repeatable for op in self.audit.ops)
+        return differing or audited or not all(twin.control_identical for twin in twins)

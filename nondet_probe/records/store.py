@@ -34,7 +34,7 @@ _PARTS = ("twin", "twin_fixed")
 
 # What version 2 added to the parts of a record, and what a record of version 1 says by its silence.
 _ADDED: dict[str, dict[str, Any]] = {
-    "rerun": {"suspect_k": None, "of_script": False},
+    "rerun": {"suspect_k": None, "of_script": False, "classes": []},
 }
 
 
@@ -112,6 +112,8 @@ def load_run(directory: Path) -> RunRecord:
 
 def _upgrade(data: Any) -> None:
     """Version 1 to 2, in place; what has no such shape is left for `decode` to refuse."""
+    if isinstance(data, dict):
+        data.setdefault("audit", None)
     for part, fields in _ADDED.items():
         found = data.get(part) if isinstance(data, dict) else None
         if isinstance(found, dict):

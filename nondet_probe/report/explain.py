@@ -5,7 +5,7 @@ from __future__ import annotations
 from nondet_probe.records import RerunRecord, RunRecord
 from nondet_probe.report.spell import count, one_line, plural, power_of_ten
 
-__all__ = ["ARMS", "GLOSSARY", "SECTIONS", "comparison", "words_used"]
+__all__ = ["ARMS", "GLOSSARY", "SECTIONS", "audit_notes", "comparison", "words_used"]
 
 SECTIONS = {
     "ops": (
@@ -21,6 +21,16 @@ SECTIONS = {
         "Each change was tried on the recorded inputs of the call that differed most. A fix counts "
         "as verified only when every execution under it gave the same bits. The time ratio is that "
         "of the op alone with the fix to without it, not of the whole step."
+    ),
+    "settings": (
+        "Every switch that decides about determinism, as the program left it, and whether it was in "
+        "force for all of the ops. A line below the first says what is wrong."
+    ),
+    "classes": (
+        "Each row is one op with one size of its operands (rounded up to powers of two). An op can "
+        "be repeatable and yet change with the number of threads, or give the first row of a batch "
+        "other bits when the batch grows. A switch is named where it was seen to make the bits the "
+        "same in every execution, at every number of threads."
     ),
     "twin": (
         "Three copies of the training were stepped side by side on the same batches with the same "
@@ -89,13 +99,32 @@ _TWIN_WORDS = ("bit-identical", "ulp", "twin", "control", "relative distance", "
 def words_used(record: RunRecord) -> dict[str, str]:
     """The part of the glossary that a report on `record` needs, in its order."""
     needed = {"step"}
-    if record.rerun is not None:
+    if record.rerun is not None or record.audit is not None:
         needed.update(_RERUN_WORDS)
     if record.twin is not None or record.twin_fixed is not None:
         needed.update(_TWIN_WORDS)
     if record.cost is not None:
         needed.add("deterministic mode")
     return {word: meaning for word, meaning in GLOSSARY.items() if word in needed}
+
+
+def audit_notes(record: RunRecord) -> list[str]:
+    """How an audit compared, and what limits it."""
+    audit = record.audit
+    if audit is None:
+        return []
+    counts = ", ".join(map(str, audit.thread_counts))
+    more = f", {audit.suspect_k} times where suspect" if audit.suspect_k is not None else ""
+    statements = [
+        f"Every op call was executed {plural(audit.k, 'time')}{more}; outputs were compared bit by "
+        "bit, without a digest (collision probability 0).",
+        f"The first call of each class was executed with {counts} threads too, with its first rows "
+        "alone, and with two patterns in new memory.",
+        "What PyTorch says is the documentation of torch.use_deterministic_algorithms.",
+        f"The run had {plural(audit.threads, 'CPU thread')}.",
+    ]
+    told = [one_line(text, 600) for text in audit.caveats]
+    return statements + [f"{text[:1].upper()}{text[1:]}." for text in told]
 
 
 def comparison(rerun: RerunRecord) -> list[str]:

@@ -13,8 +13,8 @@ import numpy as np
 
 from nondet_probe.errors import UsageError
 from nondet_probe.records import RunRecord, TwinRecord
-from nondet_probe.report import tables
-from nondet_probe.report.explain import SECTIONS, comparison, words_used
+from nondet_probe.report import audittables, tables
+from nondet_probe.report.explain import SECTIONS, audit_notes, comparison, words_used
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
 from nondet_probe.report.words import outcome, verdict
@@ -27,6 +27,7 @@ __all__ = ["render", "template", "write_page", "write_report"]
 _NAMES = {
     "clean": "No nondeterminism seen",
     "nondeterministic": "Nondeterministic",
+    "unmet": "Not as requested",
     "unknown": "No verdict",
     "failed": "Failed",
 }
@@ -110,6 +111,9 @@ def render(record: RunRecord) -> str:
         light=variables(dark=False),
         dark=variables(dark=True),
         tables=tables,
+        audittables=audittables,
+        classes=audittables.classes_of(record),
+        audited=audit_notes(record),
         twins=_twins(record),
         comparison=comparison(record.rerun) if record.rerun is not None else [],
         cost_svg=cost_plot(record.cost, "cost") if record.cost is not None else None,

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from nondet_probe.records import CostArm, Fix, Growth, OpSite, RerunRecord, RunRecord, TwinRecord
+from nondet_probe.records import (
+    AuditRecord,
+    CostArm,
+    Fix,
+    Growth,
+    OpSite,
+    RerunRecord,
+    RunRecord,
+    TwinRecord,
+)
 from nondet_probe.report.spell import (
     clip,
     listing,
@@ -33,20 +42,24 @@ __all__ = [
     "within_noise",
 ]
 
-Outcome = Literal["clean", "nondeterministic", "unknown", "failed"]
+Outcome = Literal["clean", "nondeterministic", "unmet", "unknown", "failed"]
 
 
 def outcome(record: RunRecord) -> Outcome:
     """The verdict in one word.
 
     "clean" needs something that was really checked, and a probe that did not disturb the run;
-    without these it is "unknown".
+    without these it is "unknown". "unmet": something that was requested is not in force.
     """
     if record.status != "complete":
         return "failed"
     if record.nondeterministic:
         return "nondeterministic"
-    rerun, twin = record.rerun, record.twin
+    rerun, twin, audit = record.rerun, record.twin, record.audit
+    if audit is not None:
+        if audit.findings:
+            return "unmet"
+        return "clean" if audit.coverage.rerun else "unknown"
     if rerun is not None and (rerun.neutral is False or not rerun.coverage.rerun):
         return "unknown"
     if rerun is None and (twin is None or not twin.steps):
@@ -62,6 +75,8 @@ def verdict(record: RunRecord) -> str:
         sentence = f"{name} failed{_failure(record)}; until then {_so_far(record)}"
     elif kind == "nondeterministic":
         sentence = f"{name} is nondeterministic{_nondeterminism(record)}"
+    elif kind == "unmet" and record.audit is not None:
+        sentence = f"{name} does not have what it asks for: {listing(record.audit.findings)}"
     elif kind == "clean":
         sentence = f"No nondeterminism seen in {name}: {_clean(record)}"
     else:
@@ -80,6 +95,9 @@ def _failure(record: RunRecord) -> str:
 def _so_far(record: RunRecord) -> str:
     found = []
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None and record.audit.coverage.rerun:
+        bad = sum(not row.repeatable for row in record.audit.ops)
+        found.append(f"{plural(bad, 'class', 'classes')} of op calls did not repeat their bits")
     if rerun is not None and rerun.sites:
         found.append(f"{site_phrase(rerun.sites[0])}{_others(rerun)} was nondeterministic")
     elif rerun is not None and rerun.coverage.rerun:
@@ -89,8 +107,25 @@ def _so_far(record: RunRecord) -> str:
     return " and ".join(found) or "nothing had been checked"
 
 
+def _audited(audit: AuditRecord) -> str:
+    """Which classes of calls did not repeat themselves, and what is wrong with the settings."""
+    bad = [row for row in audit.ops if not row.repeatable]
+    row = bad[0]
+    more = f" (and {plural(len(bad) - 1, 'more class', 'more classes')})" if bad[1:] else ""
+    switch = (
+        f"{one_line(row.switch)} fixes it, verified" if row.switch else "no switch tried fixes it"
+    )
+    found = "".join(f"; {one_line(text)}" for text in audit.findings)
+    return (
+        f": {short_op(row.op)} gave different bits in {row.differing} of "
+        f"{plural(row.executions, 'execution')} on the same inputs{more}; {switch}{found}"
+    )
+
+
 def _nondeterminism(record: RunRecord) -> str:
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None:
+        return _audited(record.audit)
     if rerun is not None and rerun.sites:
         site = rerun.sites[0]
         seen = (
@@ -119,6 +154,8 @@ def _nondeterminism(record: RunRecord) -> str:
 def _clean(record: RunRecord) -> str:
     parts, caveats = [], []
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None:
+        parts.append(_held(record.audit))
     if rerun is not None:
         what = "its only op call" if rerun.coverage.rerun == 1 else f"all {_calls(rerun)}"
         parts.append(f"{what} gave the same bits in {plural(rerun.k, 'execution')}{_more(rerun)}")
@@ -134,6 +171,13 @@ def _clean(record: RunRecord) -> str:
     return "; ".join([listing(parts), *caveats])
 
 
+def _held(audit: AuditRecord) -> str:
+    calls = plural(audit.coverage.rerun, "op call")
+    moving = sum(bool(row.other_threads) for row in audit.ops)
+    more = f", {moving} of {len(audit.ops)} classes change with the number of threads"
+    return f"all {calls} gave the same bits from run to run" + (more if moving else "")
+
+
 def _unknown(record: RunRecord) -> str:
     rerun = record.rerun
     if rerun is not None and rerun.neutral is False:
@@ -141,7 +185,7 @@ def _unknown(record: RunRecord) -> str:
             "training ended with other bits under the probe than without it, so either the probe "
             "disturbed it or it is nondeterministic in a way no op showed"
         )
-    if rerun is not None:
+    if rerun is not None or record.audit is not None:
         return "not one op call could be executed again, so nothing was checked"
     arm = deterministic_arm(record)
     if arm is not None and arm.ratio is not None:

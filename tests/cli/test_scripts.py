@@ -1,4 +1,4 @@
-"""`nondet-probe rerun -- train.py`: the script is watched for some steps, then stopped."""
+"""`nondet-probe rerun | audit -- train.py`: a script is watched for some steps, then stopped."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from nondet_probe.records import load_run
+from nondet_probe.records.catalogue import load_catalogue
 
 Call = Callable[..., Any]
 
 TRAIN = """
+import os
 import sys
 import torch
 
@@ -29,6 +31,9 @@ unstable.register_autograd(lambda context, gradient: gradient)
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+if "late" in sys.argv:
+    torch.use_deterministic_algorithms(True)
+    os.environ["OMP_NUM_THREADS"] = "3"
 try:
     for step in range(6):
         x = torch.randn(32, 8)
@@ -120,6 +125,46 @@ def test_a_script_that_fails_keeps_its_record(
     assert record.rerun is not None
     assert record.rerun.coverage.rerun > 10
     assert ("Traceback" in done.stderr) == (word == "raise")
+
+
+def test_an_audit_of_a_script_with_late_switches(call: Call, user: Path) -> None:
+    done = call("audit", "--steps", "1", "--catalogue", "cat.json", "--", "train.py", "late")
+    assert done.returncode == 1, done.stderr
+    record = load_run(only_run(user))
+    assert record.audit is not None
+    assert record.audit.steps == 1
+    one, other = record.audit.findings
+    assert one.startswith("torch.use_deterministic_algorithms was switched on after ")
+    assert other == "OMP_NUM_THREADS was set too late: it is read when torch is imported"
+    assert "Requests not in force" in done.stdout
+    assert "does not have what it asks for" in done.stdout
+    assert "What the bits of each op depend on" in (only_run(user) / "report.html").read_text()
+    rows = load_catalogue(user / "cat.json")
+    assert {row.op for row in record.audit.ops} == {row.op for row in rows}
+
+
+def test_a_catalogue_that_is_none_is_refused_first(call: Call, user: Path) -> None:
+    (user / "cat.json").write_text("{}")
+    done = call("audit", "--catalogue", "cat.json", "work.py:plain")
+    assert done.returncode == 2
+    assert "is not of format 'nondet_probe.catalogue'; name another file" in done.stderr
+    assert (user / "cat.json").read_text() == "{}"
+    assert not (user / "runs").exists()
+
+
+def test_an_audit_and_a_sweep_of_a_workload(call: Call, user: Path) -> None:
+    done = call("audit", "work.py:nondeterministic", "--json", "--threads", "1", "--out", "a")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert "cli_test.unstable" in found["verdict"] or "unstable gave" in found["verdict"]
+    assert found["record"]["audit"]["ops"][0]["op"] == "cli_test.unstable.default"
+    done = call("audit", "work.py:plain", "--threads", "1", "--out", "b")
+    assert done.returncode == 0, done.stderr
+    done = call("rerun", "work.py:plain", "--sweep", "--threads", "1", "--out", "c")
+    assert done.returncode == 0, done.stderr
+    rerun = load_run(user / "c").rerun
+    assert rerun is not None
+    assert {row.op for row in rerun.classes} >= {"aten.addmm.default", "aten.tanh.default"}
 
 
 def test_a_script_that_ends_its_process_at_once(call: Call, train: Path) -> None:
