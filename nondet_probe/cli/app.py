@@ -174,6 +174,26 @@ def audit(
 
 
 @app.command()
+def cost(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to time in each way.")] = 10,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """What determinism costs a training step, and which ops pay; is filling new memory needed?
+
+    A script is run in several processes at once, whose steps take turns.
+    """
+    from nondet_probe.cli.measure import cost as run
+
+    run(_subject(context, target, module), seed, steps, threads, out, as_json)
+
+
+@app.command()
 def twin(
     target: Target,
     seed: Seed = 0,

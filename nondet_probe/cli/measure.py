@@ -1,4 +1,4 @@
-"""The commands that measure a workload or a training script: rerun, audit."""
+"""The commands that measure a workload or a training script: rerun, audit, cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from nondet_probe.cli.script_cost import cost_script
 from nondet_probe.cli.scripts import audit_script, rerun_script
 from nondet_probe.cli.session import Session
 from nondet_probe.cli.subject import Subject
@@ -13,12 +14,13 @@ from nondet_probe.errors import UsageError
 from nondet_probe.mitigate.reproducible import reproducible
 from nondet_probe.probe.audit import audit as audit_workload
 from nondet_probe.probe.census import Census, thread_counts
+from nondet_probe.probe.cost import cost as cost_workload
 from nondet_probe.probe.mode import MEMORY
 from nondet_probe.probe.rerun import rerun as rerun_workload
 from nondet_probe.probe.watch import check_k
 from nondet_probe.records.catalogue import check_catalogue, merge_into, rows_of
 
-__all__ = ["audit", "rerun", "switches"]
+__all__ = ["audit", "cost", "rerun", "switches"]
 
 
 def switches() -> dict[str, Callable[[], AbstractContextManager[object]]]:
@@ -104,6 +106,37 @@ def audit(
                 )
         if catalogue is not None:
             merge_into(catalogue, rows_of(session.record.audit, session.record.environment))
+
+    session.run(body)
+
+
+def cost(
+    subject: Subject,
+    seed: int,
+    steps: int,
+    threads: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """See `nondet-probe cost --help`."""
+    session = Session("cost", subject.name, seed, threads, out, as_json)
+
+    def body() -> None:
+        with session.part("cost"):
+            if subject.is_script:
+                session.record.cost = cost_script(
+                    subject, steps=steps, threads=threads, progress=session.progress
+                )
+            else:
+                session.record.cost = cost_workload(
+                    session.factory(),
+                    seed=seed,
+                    steps=steps,
+                    further={
+                        name.rpartition(".")[2]: context for name, context in switches().items()
+                    },
+                    progress=session.progress,
+                )
 
     session.run(body)
 

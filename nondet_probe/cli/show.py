@@ -20,7 +20,7 @@ from nondet_probe.ops.backends import available
 from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
-from nondet_probe.report import audittables, prices, pricetables, tables, verdict
+from nondet_probe.report import audittables, costtables, prices, pricetables, tables, verdict
 
 __all__ = ["show_environment", "show_prices", "show_run"]
 
@@ -62,9 +62,14 @@ def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     if record.audit is not None:
         shown.append(audittables.settings(record.audit))
     shown.append(audittables.op_summary(audittables.classes_of(record)))
+    if record.cost is not None:
+        shown.append(costtables.dearest(record.cost))
     for table in [table for table in shown if table.rows]:
         console.print()
         console.print(_rich(table))
+    if record.cost is not None and (told := costtables.fill_phrase(record.cost)):
+        console.print()
+        console.print(escape(told))
     console.print()
     console.print("Report: ", end="")
     console.print(escape(str(report)), soft_wrap=True)

@@ -42,28 +42,33 @@ def run_steps(
     target: Sequence[str],
     *,
     module: bool,
-    steps: int,
-    after_step: Callable[[int], None] | None = None,
+    steps: int | None = None,
+    after_step: Callable[[int, Optimizer], bool] | None = None,
 ) -> Ending:
     """`python target...` in this process until the first optimizer seen has stepped `steps` times;
     there it is stopped, as by an exception that only its `finally` blocks see.
 
-    after_step: called with the number of steps done, after each. A traceback of the script's goes
+    steps: None for no end. after_step: called with the number of steps done and the optimizer, after
+    each; the script is stopped when it returns False. A traceback of the script's goes
     to stderr.
     """
     ending = Ending()
     first: list[Optimizer] = []
+    stopped: list[bool] = []
 
     def stepped(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not first:
             first.append(optimizer)
         if optimizer is not first[0]:
             return
-        if ending.steps < steps:
+        # A script that catches everything meets it again at its next step.
+        if not stopped:
             ending.steps += 1
-            if after_step is not None:
-                after_step(ending.steps)
-        if ending.steps >= steps:
+            if ending.steps == steps:
+                stopped.append(True)
+            if after_step is not None and not after_step(ending.steps, optimizer):
+                stopped.append(True)
+        if stopped:
             raise _Enough
 
     handle = register_optimizer_step_post_hook(stepped)

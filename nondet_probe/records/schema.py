@@ -22,6 +22,7 @@ __all__ = [
     "Coverage",
     "Fix",
     "Growth",
+    "OpCost",
     "OpSite",
     "RerunRecord",
     "RunRecord",
@@ -202,7 +203,7 @@ class TwinRecord:
 class CostArm:
     """One way to run the same steps: seconds of each step, or why it cannot run.
 
-    name: "default", "deterministic", "deterministic, no fill"; ratio: median of the pairwise ratios
+    name: "default", "deterministic", "deterministic, no fill", or a further one; ratio: median of the pairwise ratios
     of its steps to the default arm's, spread: their quartiles.
     """
 
@@ -214,12 +215,30 @@ class CostArm:
 
 
 @dataclass
+class OpCost:
+    """What one op takes. calls: in one step, the most in any arm; seconds: by arm, the median over
+    the steps in which ops were timed of all its calls in one step (0 where it has none)."""
+
+    op: str
+    calls: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class CostRecord:
-    """What `torch.use_deterministic_algorithms` costs a workload, arms interleaved by step."""
+    """What determinism costs a training, arms interleaved by step.
+
+    ops: where the time goes, that op first which the deterministic arm pays most for beyond the
+    default. fill_needed: whether the bits depend on what new memory holds; None where that is not
+    known; fill_reason: why, a sentence without a full stop ("" where it was not asked).
+    """
 
     steps: int
     threads: int
     arms: list[CostArm]
+    ops: list[OpCost] = field(default_factory=list)
+    fill_needed: bool | None = None
+    fill_reason: str = ""
 
 
 @dataclass

@@ -35,6 +35,7 @@ _PARTS = ("twin", "twin_fixed")
 # What version 2 added to the parts of a record, and what a record of version 1 says by its silence.
 _ADDED: dict[str, dict[str, Any]] = {
     "rerun": {"suspect_k": None, "of_script": False, "classes": []},
+    "cost": {"ops": [], "fill_needed": None, "fill_reason": ""},
 }
 
 

@@ -46,6 +46,10 @@ SECTIONS = {
         "The same training steps, run in several ways, interleaved step by step on this machine so "
         "that all see the same load. A ratio above 1 is slower than the default."
     ),
+    "dearest": (
+        "Seconds of each op in one step, its calls added up: the median of a few further steps in "
+        "which every op was timed. An op's share of the cost is the difference between the columns."
+    ),
     "coverage": (
         "What the probe looked at and what it could not. An op call that was not covered may still "
         "be nondeterministic."
@@ -65,6 +69,7 @@ ARMS = {
         "the same, but new memory is not filled first "
         "(torch.utils.deterministic.fill_uninitialized_memory = False)"
     ),
+    "reproducible": "inside nondet_probe.reproducible(), deterministic mode off",
 }
 
 GLOSSARY = {

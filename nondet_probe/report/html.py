@@ -13,7 +13,7 @@ import numpy as np
 
 from nondet_probe.errors import UsageError
 from nondet_probe.records import RunRecord, TwinRecord
-from nondet_probe.report import audittables, tables
+from nondet_probe.report import audittables, costtables, tables
 from nondet_probe.report.explain import SECTIONS, audit_notes, comparison, words_used
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
@@ -28,6 +28,7 @@ _NAMES = {
     "clean": "No nondeterminism seen",
     "nondeterministic": "Nondeterministic",
     "unmet": "Not as requested",
+    "priced": "Cost of determinism",
     "unknown": "No verdict",
     "failed": "Failed",
 }
@@ -112,6 +113,7 @@ def render(record: RunRecord) -> str:
         dark=variables(dark=True),
         tables=tables,
         audittables=audittables,
+        costtables=costtables,
         classes=audittables.classes_of(record),
         audited=audit_notes(record),
         twins=_twins(record),

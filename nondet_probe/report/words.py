@@ -42,7 +42,7 @@ __all__ = [
     "within_noise",
 ]
 
-Outcome = Literal["clean", "nondeterministic", "unmet", "unknown", "failed"]
+Outcome = Literal["clean", "nondeterministic", "unmet", "priced", "unknown", "failed"]
 
 
 def outcome(record: RunRecord) -> Outcome:
@@ -50,6 +50,7 @@ def outcome(record: RunRecord) -> Outcome:
 
     "clean" needs something that was really checked, and a probe that did not disturb the run;
     without these it is "unknown". "unmet": something that was requested is not in force.
+    "priced": only the cost of determinism was measured.
     """
     if record.status != "complete":
         return "failed"
@@ -63,7 +64,7 @@ def outcome(record: RunRecord) -> Outcome:
     if rerun is not None and (rerun.neutral is False or not rerun.coverage.rerun):
         return "unknown"
     if rerun is None and (twin is None or not twin.steps):
-        return "unknown"
+        return "priced" if record.cost is not None and twin is None else "unknown"
     return "clean"
 
 
@@ -77,6 +78,8 @@ def verdict(record: RunRecord) -> str:
         sentence = f"{name} is nondeterministic{_nondeterminism(record)}"
     elif kind == "unmet" and record.audit is not None:
         sentence = f"{name} does not have what it asks for: {listing(record.audit.findings)}"
+    elif kind == "priced" and record.cost is not None:
+        sentence = f"{name}: {_price(record)}"
     elif kind == "clean":
         sentence = f"No nondeterminism seen in {name}: {_clean(record)}"
     else:
@@ -187,13 +190,16 @@ def _unknown(record: RunRecord) -> str:
         )
     if rerun is not None or record.audit is not None:
         return "not one op call could be executed again, so nothing was checked"
-    arm = deterministic_arm(record)
-    if arm is not None and arm.ratio is not None:
-        return (
-            "nothing was checked; a step under deterministic mode takes "
-            f"{ratio(arm.ratio)} the time of a plain one"
-        )
     return "nothing was checked"
+
+
+def _price(record: RunRecord) -> str:
+    arm = deterministic_arm(record)
+    if arm is None or arm.ratio is None:
+        why = one_line(arm.error, 200) if arm is not None and arm.error else "it was not timed"
+        return f"no step can be taken in deterministic mode ({why})"
+    noise = ", which is within the noise of this machine" if within_noise(arm) else ""
+    return f"a step in deterministic mode takes {ratio(arm.ratio)} the time of a plain one{noise}"
 
 
 def site_phrase(site: OpSite) -> str:

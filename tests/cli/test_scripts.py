@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from nondet_probe.cli import script_cost
+from nondet_probe.env.host_memory import PATTERNS
 from nondet_probe.records import load_run
 from nondet_probe.records.catalogue import load_catalogue
 
@@ -40,12 +42,12 @@ try:
         if "unstable" in sys.argv:
             x = unstable(x)  # the planted line
         loss = model(x).square().mean()
+        if "fill" in sys.argv:
+            loss = loss * torch.empty(5000, dtype=torch.uint8)[4000].float()
         optimizer.zero_grad()
         loss.backward()
         if "raise" in sys.argv and step == 1:
             raise ZeroDivisionError("the user's bug")
-        if "leave" in sys.argv and step == 1:
-            sys.exit(7)
         optimizer.step()
         print("step", step, flush=True)
 finally:
@@ -97,34 +99,16 @@ def test_what_is_planted_in_a_script_is_found_on_its_line(call: Call) -> None:
     assert found["record"]["rerun"]["suspect_k"] is None
 
 
-def test_a_module_and_a_script_that_ends_before_its_steps(call: Call, user: Path) -> None:
-    done = call("rerun", "--steps", "9", "-m", "--", "train")
-    assert done.returncode == 0, done.stderr
-    assert "step 5" in done.stdout
-    record = load_run(only_run(user))
-    assert record.target == "-m train"
-    assert record.rerun is not None
-    assert record.rerun.steps == 6
-    assert any("ended by itself after 6 of 9" in caveat for caveat in record.rerun.caveats)
-
-
-@pytest.mark.parametrize(
-    ("word", "message"),
-    [
-        ("raise", "the script raised ZeroDivisionError: the user's bug after 1 optimizer step"),
-        ("leave", "the script left with exit code 7 after 1 optimizer step"),
-    ],
-)
-def test_a_script_that_fails_keeps_its_record(
-    call: Call, user: Path, word: str, message: str
-) -> None:
-    done = call("rerun", "--", "train.py", word)
+def test_a_script_that_fails_keeps_its_record(call: Call, user: Path) -> None:
+    done = call("rerun", "-m", "--", "train", "raise")
     assert done.returncode == 3, done.stderr
     record = load_run(only_run(user))
-    assert record.failure == f"rerun: {message}"
+    assert record.target == "-m train raise"
+    told = "the script raised ZeroDivisionError: the user's bug after 1 optimizer step"
+    assert record.failure == f"rerun: {told}"
     assert record.rerun is not None
     assert record.rerun.coverage.rerun > 10
-    assert ("Traceback" in done.stderr) == (word == "raise")
+    assert "Traceback" in done.stderr
 
 
 def test_an_audit_of_a_script_with_late_switches(call: Call, user: Path) -> None:
@@ -141,6 +125,41 @@ def test_an_audit_of_a_script_with_late_switches(call: Call, user: Path) -> None
     assert "What the bits of each op depend on" in (only_run(user) / "report.html").read_text()
     rows = load_catalogue(user / "cat.json")
     assert {row.op for row in record.audit.ops} == {row.op for row in rows}
+
+
+def test_the_cost_of_a_script(call: Call, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two of the four ways, and two of the three contents of memory: a process each.
+    names = ["default", "reproducible"]
+    monkeypatch.setattr(script_cost, "_ARMS", {name: script_cost._ARMS[name] for name in names})
+    monkeypatch.setattr("nondet_probe.probe.unwritten.CONTENTS", (PATTERNS[0], None))
+    done = call("cost", "--steps", "2", "--threads", "1", "--", "train.py", "fill")
+    assert done.returncode == 0, done.stderr
+    # One process's words, though the script ran in several.
+    assert done.stdout.count("step 0") == 1
+    record = load_run(only_run(user))
+    cost = record.cost
+    assert cost is not None
+    assert [arm.name for arm in cost.arms] == names
+    assert [(len(arm.seconds), arm.error) for arm in cost.arms] == [(2, None)] * 2
+    ops = {op.op: op for op in cost.ops}
+    assert set(ops["aten.addmm.default"].seconds) == set(names)
+    assert ops["aten.addmm.default"].calls == 2
+    # The script asks for memory that it never writes, and multiplies its loss by it.
+    assert cost.fill_needed is True
+    told = " ".join(done.stdout.split())
+    assert "It is needed: the bits depend on what new memory holds" in told
+    assert "Time in ops" in (only_run(user) / "report.html").read_text()
+
+
+def test_a_script_that_fails_in_the_default_way_has_no_cost(
+    call: Call, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script_cost, "_ARMS", {"default": (False, False)})
+    done = call("cost", "--", "train.py", "raise")
+    assert done.returncode == 3
+    record = load_run(only_run(user))
+    assert record.failure is not None
+    assert record.failure.startswith("cost: the script raised ZeroDivisionError")
 
 
 def test_a_catalogue_that_is_none_is_refused_first(call: Call, user: Path) -> None:
