@@ -21,7 +21,15 @@ from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
 from nondet_probe.records.trace_reader import Trace
-from nondet_probe.report import audittables, costtables, prices, pricetables, tables, trace_listing, verdict
+from nondet_probe.report import (
+    audittables,
+    costtables,
+    prices,
+    pricetables,
+    tables,
+    trace_listing,
+    verdict,
+)
 from nondet_probe.report.difference_json import record_json
 
 __all__ = ["show_environment", "show_findings", "show_prices", "show_run", "show_trace"]
