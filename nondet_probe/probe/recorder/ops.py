@@ -17,6 +17,7 @@ from nondet_probe.probe.plan import Plan, Treatment, plan_of
 from nondet_probe.probe.recorder.digester import Digester
 from nondet_probe.probe.recorder.pending import Pending
 from nondet_probe.probe.recorder.sink import Sink
+from nondet_probe.probe.unread import read_operands
 from nondet_probe.records.trace import SETUP, Site, Words
 
 __all__ = ["Ops"]
@@ -78,7 +79,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         place = self.places.locate()
         if not sink.wants(place.module):
             return func(*args, **kwargs)
-        inputs = self._guarded(plan, lambda: self._inputs(plan, args, kwargs))
+        inputs = self._guarded(plan, lambda: self._inputs(plan, func, args, kwargs))
         called = time.perf_counter()
         output = func(*args, **kwargs)
         returned = time.perf_counter()
@@ -113,9 +114,11 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
             return None
 
     def _inputs(
-        self, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, plan: Plan, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Words | Pending | None:
-        given: list[Any] = [*args, kwargs] if kwargs else list(args)
+        given, named = read_operands(func, args, kwargs)
+        if named:
+            given.append(named)
         if not self._sink.inputs:
             text = self._digester.text(given)
             if not plan.draws:
@@ -128,7 +131,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
     def _outputs(
         self, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> Words | Pending | None:
-        if not plan.written and plan.outputs == 1:
+        if (not plan.written and plan.outputs == 1) or plan.name in _WAITED:
             return self._digester.words(output, plan.name)
         given: list[Any] = []
         if plan.outputs == 1 and plan.new:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nondet_probe.bits import DIGEST_FORMAT
-from nondet_probe.env.snapshot import snapshot
+from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.costs import expected_cost

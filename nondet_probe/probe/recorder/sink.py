@@ -84,12 +84,16 @@ class Sink:
         """Whether the recording is of this level or a finer one."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
+    def owns_thread(self) -> bool:
+        """Whether this is the thread that the recording began on."""
+        return threading.get_ident() == self._thread
+
     def sees(self) -> bool:
         """Whether what runs now, on this thread, is to be recorded; counted where it is not for
         being on another one. A backward pass that the program's thread began counts as its own."""
         if not self.active:
             return False
-        if threading.get_ident() != self._thread and not self.backward_runs:
+        if not self.backward_runs and not self.owns_thread():
             self.not_covered(_OTHER_THREADS)
             return False
         return True
@@ -156,13 +160,13 @@ class Sink:
 
     def begin_step_if_setup(self) -> None:
         """The first batch is drawn, or the first forward begins: the setup is over."""
-        if self.step == SETUP and threading.get_ident() == self._thread and not self._switched_off:
+        if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
             self._begin(0)
 
     def end_step(self) -> None:
         """The step that runs is over, and the next one begins."""
-        if self._switched_off or threading.get_ident() != self._thread:
+        if self._switched_off or not self.owns_thread():
             return
         self.begin_step_if_setup()
         if self.active:
