@@ -246,6 +246,20 @@ def test_other_ops_in_another_order() -> None:
     assert (found.equal, found.compared) == (True, 3)
 
 
+def test_calls_that_compiled_code_makes_have_no_module() -> None:
+    """Eager against compiled: the same op on the same tensors is the same call."""
+    compiled = [(s, site._replace(module=None), i, o) for s, site, i, o in RUN]
+    found = differ(RUN, compiled)
+    assert (found.equal, found.compared) == (True, len(RUN))
+    assert "in another module" in found.alignment
+    found = differ(RUN, changed(compiled, 4))
+    assert [root.b.number for root in found.roots if root.b] == [4]
+    assert found.inputs_equal is True
+    # But not where only the name is the same.
+    found = differ([(0, MM, 1, 2)], [(0, op("mm", "other"), 3, 4)])
+    assert (found.kind, found.compared) == ("order", 0)
+
+
 def test_files_of_two_checkouts_align() -> None:
     def at(folder: str, shift: int) -> list[Made]:
         sites = [ADD._replace(file=f"/{folder}/m.py", line=line + shift) for line in (3, 4, 5)]

@@ -27,14 +27,13 @@ def limits(pairs: Pairs, first: Root) -> list[str]:
             "dispatcher or that was not waited for"
         )
     elif both and site.kind == "op" and first.inputs_equal is False:
+        settings = _settings_of(pairs, record.step) if site.phase == "optimizer" else None
         told.append(
-            f"{site.name} was given other tensors or arguments, and no record shows where they "
-            "come from: they were made or changed where this recording does not see"
+            f"{settings} differ in this step: a learning rate, or the like"
+            if settings is not None
+            else f"{site.name} was given other tensors or arguments, and no record shows where "
+            "they come from: they were made or changed where this recording does not see"
         )
-    if first.inputs_equal is False and site.phase == "optimizer":
-        settings = _settings_of(pairs, record.step)
-        if settings is not None:
-            told.append(f"{settings} differ in this step: a learning rate, or the like")
     if site.kind == "collective":
         told.append(
             "a collective gives what all ranks sent: compare the traces of the other ranks too"
