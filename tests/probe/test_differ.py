@@ -260,6 +260,15 @@ def test_calls_that_compiled_code_makes_have_no_module() -> None:
     assert (found.kind, found.compared) == ("order", 0)
 
 
+def test_equal_calls_that_stand_elsewhere_all_find_a_partner() -> None:
+    many = [(0, op("ones"), 7, 8)] * 9
+    found = differ([*many, *step(0)], [*step(0), *many])
+    assert (found.equal, found.compared) == (True, PER_STEP + 9)
+    other = [(0, op("ones"), 7, 9)] * 9
+    found = differ([*many, *step(0)], [*step(0), *other])
+    assert (found.compared, len(found.roots)) == (PER_STEP + 9, 9)
+
+
 def test_files_of_two_checkouts_align() -> None:
     def at(folder: str, shift: int) -> list[Made]:
         sites = [ADD._replace(file=f"/{folder}/m.py", line=line + shift) for line in (3, 4, 5)]
