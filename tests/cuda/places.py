@@ -175,7 +175,7 @@ def _capturing() -> Iterator[None]:
 GPU = Place(
     torch.device("cuda", 0),
     (2, 1000, 100_003),
-    1 << 24,
+    1 << 21,
     contextlib.nullcontext,
     lambda _: None,
     _capturing,
