@@ -68,6 +68,7 @@ CUDA_FLAGS = [
     "-std=c++20",
     "-O3",
     "-fmad=false",
+    "--threads=4",  # the architectures of one source at once
     "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off",
     *(f"-gencode=arch=compute_{number},code=sm_{number}" for number in CUDA_ARCHITECTURES),
     f"-gencode=arch=compute_{CUDA_ARCHITECTURES[-1]},code=compute_{CUDA_ARCHITECTURES[-1]}",

@@ -1,7 +1,7 @@
 """CUB's sums to compare with: cub_sum.cu, built against headers that are not in this repository.
 
-CCCL 3.1 or newer is looked for in the folder that NONDET_PROBE_CCCL names (it holds `cub/`), else in
-an installed nvidia-cuda-cccl (PyPI), else in the CUDA installation of nvcc, whose 13.0 is too old.
+CCCL 3.1 or newer is looked for in the folder that NONDET_PROBE_CCCL names (it holds `cub/`), else
+in an installed nvidia-cuda-cccl (PyPI), else beside nvcc, where that of CUDA 13.0 is too old.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Cub:
 
 
 def cub(architecture: str, seconds: float) -> Cub | str:
-    """CUB's sums for an architecture such as "90", or why there are none. seconds: to build them."""
+    """CUB's sums for an architecture such as "90", or why there are none. seconds: to build in."""
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is None:
         return "there is no nvcc"
