@@ -7,7 +7,6 @@ through other modules of this repository, is not installed: that is said, and is
 from __future__ import annotations
 
 import ast
-import functools
 import importlib.util
 import os
 import re
@@ -21,10 +20,10 @@ from _gpu_parts import FAILED, PASSED, UNFINISHED, Done, run
 __all__ = [
     "Modules",
     "asks_for_a_gpu",
+    "files_of_tests",
     "is_installed",
     "pytest_command",
     "run_files",
-    "test_files",
 ]
 
 OWN = "nondet_probe"
@@ -39,6 +38,7 @@ class Modules:
     def __init__(self, roots: Sequence[Path], is_installed: Callable[[str], bool]) -> None:
         self._roots = roots
         self._is_installed = is_installed
+        self._looked_at: dict[Path, tuple[set[Path], set[str]]] = {}
 
     def missing(self, file: Path) -> frozenset[str]:
         """Packages that importing this file takes, and that are not there."""
@@ -50,13 +50,24 @@ class Modules:
             if path in seen:
                 continue
             seen.add(path)
+            own, not_here = self._look_at(path)
+            waiting += own
+            lacking |= not_here
+        return frozenset(lacking)
+
+    def _look_at(self, path: Path) -> tuple[set[Path], set[str]]:
+        """The files of this repository that a file imports, and the packages that are not there."""
+        if path not in self._looked_at:
+            files: set[Path] = set()
+            lacking: set[str] = set()
             for name in _imported(path):
-                own = list(self._own(name, path.parent))
-                waiting += own
+                own = set(self._own(name, path.parent))
+                files |= own
                 package = name.partition(".")[0]
                 if not own and package != OWN and not self._is_installed(package):
                     lacking.add(package)
-        return frozenset(lacking)
+            self._looked_at[path] = files, lacking
+        return self._looked_at[path]
 
     def _own(self, name: str, beside: Path) -> Iterator[Path]:
         """The file of a module of this repository, and those of the packages that hold it."""
@@ -69,8 +80,7 @@ class Modules:
                         yield path
 
 
-@functools.cache
-def _imported(file: Path) -> tuple[str, ...]:
+def _imported(file: Path) -> list[str]:
     """Names in the import statements at the top level, not those inside functions."""
     names: list[str] = []
     for node in ast.parse(file.read_text("utf-8")).body:
@@ -78,14 +88,14 @@ def _imported(file: Path) -> tuple[str, ...]:
             names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(names)
+    return names
 
 
 def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def test_files(tests: Path) -> list[Path]:
+def files_of_tests(tests: Path) -> list[Path]:
     return sorted(tests.rglob("test_*.py"))
 
 

@@ -2,10 +2,10 @@
 
 python benchmarks/gpu.py [part ...] [--minutes 8]
 
-Parts, in their order: build, device (tests on the GPU), sanitizer, measure, suite (all other tests).
-Any of them can be asked for alone. What was done for the sources as they are is not done again, and
-what ran out of time goes on, so that a call with a time limit can be repeated. Each call writes
-benchmarks/results/<gpu>-<date>.csv, as far as was measured, and a page of the same name beside it.
+Parts, in their order: build, device (tests on the GPU), sanitizer, measure, suite (the other
+tests). Any of them can be asked for alone. What was done for the sources as they are is not done
+again, and what ran out of time goes on, so that a call with a time limit can be repeated. Each call
+writes benchmarks/results/<gpu>-<date>.csv, as far as was measured, and a page beside it.
 
 Uses the Python that runs it, with the packages it has, and no network. Exit code 0 when nothing
 failed, 1 when something did, 2 when there is no GPU, 4 when something is unfinished.
@@ -28,10 +28,10 @@ from _gpu_parts import FAILED, NOT_HERE, PASSED, UNFINISHED, Done, Note, Notes, 
 from _gpu_suite import (
     Modules,
     asks_for_a_gpu,
+    files_of_tests,
     is_installed,
     pytest_command,
     run_files,
-    test_files,
 )
 from _gpu_table import page, read_rows
 
@@ -76,7 +76,8 @@ def main() -> int:
     print(_missing_packages(), flush=True)
     asked = [part for part in PARTS if not given.parts or part in given.parts]
     for part in asked:
-        if notes.is_done(part):
+        # A build is looked at each time, which is quick: its notes may have travelled without it.
+        if part != "build" and notes.is_done(part):
             print(f"{part}: done before", flush=True)
             continue
         seconds = allowance(part, asked, ends - time.monotonic())
@@ -141,7 +142,7 @@ def _build(seconds: float, folder: Path, rows: Path, before: Note) -> Note:
 
 
 def _device(seconds: float, folder: Path, rows: Path, before: Note) -> Note:
-    files = [file for file in test_files(ROOT / "tests") if asks_for_a_gpu(file)]
+    files = [file for file in files_of_tests(ROOT / "tests") if asks_for_a_gpu(file)]
     return _tests(files, "gpu", 4, seconds, folder / "device", before)
 
 
@@ -152,7 +153,7 @@ def _suite(seconds: float, folder: Path, rows: Path, before: Note) -> Note:
     done = run([sys.executable, "-c", code], seconds, ROOT)
     if done.code is None:
         return Note(UNFINISHED, said=["no time after the emulated grid"], items=before.items)
-    files = test_files(ROOT / "tests")
+    files = files_of_tests(ROOT / "tests")
     workers = max(2, (os.cpu_count() or 2) // 2)
     left = seconds - (time.monotonic() - start)
     return _tests(files, "not gpu", workers, left, folder / "suite", before)
