@@ -86,6 +86,8 @@ def main() -> int:
         before = notes.parts.get(part, Note(UNFINISHED))
         note = _PARTS[part](seconds, folder, rows, before)
         note.seconds = before.seconds + time.monotonic() - start
+        # The page is for other machines, too.
+        note.said = [line.replace(f"{ROOT}{os.sep}", "") for line in note.said]
         notes.keep(part, note)
         print(f"{part}: {note.outcome} after {note.seconds:.0f} s", flush=True)
         print("".join(f"  {line}\n" for line in note.said), end="", flush=True)
@@ -181,7 +183,8 @@ def _tests(
         items[name] = outcome
         _log(folder, file.stem, done)
         if outcome == FAILED:
-            failed = [line for line in done.output.splitlines() if line.startswith("FAILED")]
+            lines = done.output.splitlines()
+            failed = [line for line in lines if line.startswith(("FAILED", "ERROR "))]
             said.extend(failed[:5] or [f"{name}: {' / '.join(done.last(3))}"])
 
     def command(file: Path) -> list[str]:
@@ -190,7 +193,7 @@ def _tests(
     run_files(waiting, command, ROOT, seconds, workers, told)
     names = [file.relative_to(ROOT).as_posix() for file in waiting]
     late = [name for name in names if items.get(name, UNFINISHED) == UNFINISHED]
-    said.append(f"{sum(of == PASSED for of in items.values())} files of tests passed")
+    said.append(f"files of tests that passed: {sum(of == PASSED for of in items.values())}")
     said += left_out
     said += [f"not run in this time: {', '.join(late)}"] if late else []
     outcome = FAILED if FAILED in items.values() else UNFINISHED if late else PASSED

@@ -31,7 +31,7 @@ def stub(told: list[str], part: str, outcome: str) -> Callable[[float, Path, Pat
     def run(seconds: float, folder: Path, rows: Path, before: Note) -> Note:
         assert 0 <= seconds <= MOST[part]
         told.append(part)
-        return Note(outcome, said=[f"{part} said this"])
+        return Note(outcome, said=[f"{part} said this", f"of {gpu.ROOT / 'a.py'}"])
 
     return run
 
@@ -53,6 +53,8 @@ def test_all_parts_in_their_order_and_a_page(
     assert call(monkeypatch) == 0
     assert calls == list(PARTS) == ["build", "device", "sanitizer", "measure", "suite"]
     assert "| suite | passed |" in written(tmp_path)
+    assert "- of a.py" in written(tmp_path)
+    assert str(tmp_path) not in written(tmp_path)
     assert "packages not here: no-such-thing" in capsys.readouterr().out
 
 
@@ -167,7 +169,7 @@ def test_files_of_tests_with_what_they_came_to(
     assert note.items == {"tests/test_good.py": PASSED, "tests/test_bad.py": FAILED}
     said = "\n".join(note.said)
     assert "test_bad.py::test" in said
-    assert "1 files of tests passed" in said
+    assert "files of tests that passed: 1" in said
     assert "left out, for want of no_such_package: tests/test_lacking.py" in said
     assert (tmp_path / "logs" / "test_bad.log").exists()
 
