@@ -1,7 +1,8 @@
 """Run a script, or a module, inside `reproducible`, in a process that MKL's strict mode is set for.
 
-`relaunch` replaces the process by a Python that has MKL_CBWR in its environment before anything is
-loaded, and calls this module as a program:
+`relaunch` replaces the process by a Python that has MKL_CBWR, and where there is a GPU
+CUBLAS_WORKSPACE_CONFIG, in its environment before anything is loaded, and calls this module as a
+program:
 
     python -m nondet_probe.mitigate.launch <options as JSON> script.py arguments
 """
@@ -10,13 +11,12 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from nondet_probe.errors import UsageError
+from nondet_probe.env.script import check_script, run_script
 
 __all__ = ["relaunch"]
 
@@ -32,15 +32,17 @@ def relaunch(
     """
     from nondet_probe.mitigate.reproducible import reproducible
     from nondet_probe.mitigate.strict import VARIABLE, strict_setting
+    from nondet_probe.mitigate.switches import WORKSPACE, WORKSPACE_SETTING, cuda_is_here
 
     reproducible(guarantee)  # an unknown guarantee is told now
-    if not module and not Path(target[0]).is_file():
-        raise UsageError(f"no such script: {target[0]}")
+    check_script(target, module=module)
     environment = dict(os.environ)
     setting = strict_setting()
     if setting is not None:
         # What the user has set stays: the report says if products still needed another way.
         environment.setdefault(VARIABLE, setting)
+    if cuda_is_here():
+        environment.setdefault(WORKSPACE, WORKSPACE_SETTING)
     options = {
         "guarantee": guarantee,
         "module": module,
@@ -57,16 +59,10 @@ def _main() -> None:
     options, target = json.loads(sys.argv[1]), sys.argv[2:]
     from nondet_probe.mitigate.reproducible import reproducible
 
-    sys.argv = target
-    # Where `python script.py` and `python -m module` would look first.
-    sys.path[0] = os.getcwd() if options["module"] else str(Path(target[0]).resolve().parent)
     run = reproducible(options["guarantee"], watch=options["watch"])
     try:
         with run:
-            if options["module"]:
-                runpy.run_module(target[0], run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(target[0], run_name="__main__")
+            run_script(target, module=options["module"])
     finally:
         sys.stdout.flush()
         account = run.report()
