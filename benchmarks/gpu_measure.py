@@ -33,6 +33,9 @@ from nondet_probe.records.prices import COLUMNS_OF_PRICES
 __all__ = ["measured", "synchronisations"]
 
 ROUNDS = 15
+FEWEST_ROUNDS = 3
+CASE_SECONDS = 6.0
+"""For the rounds of a case, which are fewer where its calls take long."""
 UNFINISHED = 4
 
 
@@ -82,16 +85,18 @@ def measured(case: Case, size: str, meter: Meter, rounds: int = ROUNDS) -> Itera
     raises has a row without a figure, whose note says why."""
     missing = dict(case.missing)
     calls = {}
+    of_one_round = 0.0
     for name, call in case.calls.items():
         try:
             with case.under.get(name, _nothing)():
                 call()
-                meter.seconds(call)
+                of_one_round += meter.seconds(call)
         except Exception as error:  # whatever it is, it is this provider's answer
             missing[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         else:
             calls[name] = call
-    times = interleave(calls, rounds, under=case.under, seconds_of=meter.seconds)
+    rounds = max(FEWEST_ROUNDS, min(rounds, int(CASE_SECONDS / of_one_round)))
+    times = interleave(calls, rounds, 1, under=case.under, seconds_of=meter.seconds)
 
     def row(provider: str, metric: str, unit: str, spread: Spread | None, note: str = size) -> Row:
         place = (case.dtype, case.n, ON_GPU)

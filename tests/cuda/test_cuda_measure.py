@@ -72,6 +72,17 @@ def test_ratios_are_of_what_they_say(place: Place, meter: Meter) -> None:
     assert abs(median("two_pass", f"rate ratio to {COPY}") - by_rate) < 1e-12
 
 
+def test_long_calls_have_fewer_rounds(place: Place) -> None:
+    case = next(case for name, case in every_case(place) if name == "sum float32")
+
+    class Slow(CpuMeter):
+        def seconds(self, call: object) -> float:
+            return 0.5
+
+    rounds = {row.spread.rounds for row in measured(case, "16 kB", Slow(), 15) if row.spread}
+    assert rounds == {3}
+
+
 def test_a_call_that_fails_has_a_row_that_says_so(place: Place, meter: Meter) -> None:
     case = next(case for name, case in every_case(place) if name == "sum float32")
 
