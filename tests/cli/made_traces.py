@@ -44,15 +44,17 @@ def made(
     steps: int = 4,
     differs: tuple[int, Site] | None = None,
     without: tuple[int, Site] | None = None,
+    extra: Site | None = None,
     **changes: object,
 ) -> Path:
     """A trace of `steps` steps. differs: (step, site) whose output is another one, and with it the
     inputs and outputs of all that follows but generators and batches. without: a record left out.
+    extra: of a site that comes last in each step.
     """
     writer = TraceWriter(directory, meta(**changes))
     seen = 0  # 1 once something differed
     for step in range(steps):
-        for place, site in enumerate(SITES):
+        for place, site in enumerate(SITES if extra is None else [*SITES, extra]):
             if without == (step, site):
                 continue
             fresh = site.kind in {"rng", "batch"}
