@@ -89,7 +89,9 @@ class _Arm:
     def receive(self, kept: bool = False) -> None:
         """What the process says of its step, or of its end."""
         line = self._of.readline()
-        told = json.loads(line) if line else {"failure": "its process ended at once"}
+        told: dict[str, Any] = {"failure": "its process ended at once"}
+        if line:
+            told = json.loads(line)
         if "seconds" in told:
             if kept:
                 self.timed.seconds.append(told["seconds"])

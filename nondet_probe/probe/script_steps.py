@@ -48,9 +48,9 @@ def run_steps(
     """`python target...` in this process until the first optimizer seen has stepped `steps` times;
     there it is stopped, as by an exception that only its `finally` blocks see.
 
-    steps: None for no end. after_step: called with the number of steps done and the optimizer, after
-    each; the script is stopped when it returns False. A traceback of the script's goes
-    to stderr.
+    steps: None for no end. after_step: called with the number of steps done and the optimizer,
+    after each; the script is stopped when it returns False. A traceback of the script's goes to
+    stderr.
     """
     ending = Ending()
     first: list[Optimizer] = []
