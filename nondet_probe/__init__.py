@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nondet_probe.probe.audit import audit as audit
     from nondet_probe.probe.checkup import checkup as checkup
     from nondet_probe.probe.cost import cost as cost
+    from nondet_probe.probe.recorder.recording import record as record
     from nondet_probe.probe.rerun import Rerun as Rerun
     from nondet_probe.probe.rerun import rerun as rerun
     from nondet_probe.probe.twin import twin as twin
@@ -61,6 +62,7 @@ _HOMES = {
     "audit": "nondet_probe.probe.audit",
     "checkup": "nondet_probe.probe.checkup",
     "cost": "nondet_probe.probe.cost",
+    "record": "nondet_probe.probe.recorder.recording",
     "Rerun": "nondet_probe.probe.rerun",
     "rerun": "nondet_probe.probe.rerun",
     "twin": "nondet_probe.probe.twin",

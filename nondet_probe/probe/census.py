@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nondet_probe.env.snapshot import available_cpus
+from nondet_probe.env.world import available_cpus
 from nondet_probe.probe.declared import declared
 from nondet_probe.probe.fixes import SWITCHES, under_fix
 from nondet_probe.probe.replay import Call

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nondet_probe.env.switches import VARIABLES, environment_at_start, read_switches
+from nondet_probe.env.switches import environment_at_start, read_switches, stored_variables
 from nondet_probe.probe.declared import RAISES
 from nondet_probe.records.audit import OpStatus, Setting
 
@@ -49,7 +49,7 @@ class Requests:
 
     def torch_imported(self) -> None:
         """The program comes to its first import of torch, which the audit loaded before."""
-        self._at_import = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+        self._at_import = stored_variables(os.environ)
 
     def look(self, ops: int) -> None:
         now = _read()
@@ -69,9 +69,8 @@ class Requests:
         cuda = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
         found = [self._deterministic(seen, ops), self._fill(), self._threads()]
         found += [self._cudnn(cuda), self._precision(cuda)]
-        for name in VARIABLES:
-            if name in self._start or name in self._now:
-                found.append(self._variable(name, cuda))
+        for name in sorted({*self._start, *stored_variables(self._now)}):
+            found.append(self._variable(name, cuda))
         return found
 
     def _late(self, name: str) -> _Change | None:
