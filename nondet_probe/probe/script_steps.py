@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nondet_probe.env.script import run_script
 
-__all__ = ["Ending", "run_steps"]
+__all__ = ["Ending", "end_process", "run_steps"]
 
 
 class _Enough(BaseException):
@@ -88,6 +90,15 @@ def run_steps(
         handle.remove()
         sys.stdout.flush()
     return ending
+
+
+def end_process() -> None:
+    """End this process at once if a thread of the script, which waits for it to go on, would keep
+    it for ever; call it last."""
+    main = threading.main_thread()
+    if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _left(left: SystemExit, steps: int) -> str | None:

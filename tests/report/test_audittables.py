@@ -60,7 +60,7 @@ def test_the_five_dearest_ops_and_the_rest() -> None:
     table = dearest(record)
     assert table.columns == ["Op", "default", "deterministic"]
     assert len(table.rows) == 7
-    assert table.rows[0] == ["aten.op0.default\n1 call a step", "0 s", "2.00 ms"]
+    assert table.rows[0] == ["aten.op0.default\n1 call a step", "0 µs", "2.00 ms"]
     assert table.rows[5][0] == "the 2 other ops"
     assert table.rows[6] == ["all ops", "21.0 ms", "14.0 ms"]
     assert dearest(examples.cost()).rows == []
