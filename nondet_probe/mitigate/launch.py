@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from nondet_probe.errors import UsageError
+from nondet_probe.env.script import check_script, run_script
 
 __all__ = ["relaunch"]
 
@@ -34,8 +33,7 @@ def relaunch(
     from nondet_probe.mitigate.strict import VARIABLE, strict_setting
 
     reproducible(guarantee)  # an unknown guarantee is told now
-    if not module and not Path(target[0]).is_file():
-        raise UsageError(f"no such script: {target[0]}")
+    check_script(target, module=module)
     environment = dict(os.environ)
     setting = strict_setting()
     if setting is not None:
@@ -57,16 +55,10 @@ def _main() -> None:
     options, target = json.loads(sys.argv[1]), sys.argv[2:]
     from nondet_probe.mitigate.reproducible import reproducible
 
-    sys.argv = target
-    # Where `python script.py` and `python -m module` would look first.
-    sys.path[0] = os.getcwd() if options["module"] else str(Path(target[0]).resolve().parent)
     run = reproducible(options["guarantee"], watch=options["watch"])
     try:
         with run:
-            if options["module"]:
-                runpy.run_module(target[0], run_name="__main__", alter_sys=True)
-            else:
-                runpy.run_path(target[0], run_name="__main__")
+            run_script(target, module=options["module"])
     finally:
         sys.stdout.flush()
         account = run.report()
