@@ -11,17 +11,19 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch._ops import OpOverload
 from torch.autograd import forward_ad as _forward_mode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import dataloader as _dataloader
 
 __all__ = [
     "FRAME_MARKS",
     "Interception",
+    "LoaderMethods",
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
@@ -34,6 +36,7 @@ __all__ = [
     "hidden_from_modes",
     "is_pointwise",
     "last_sequence_number",
+    "loader_methods",
     "transforms_are_on",
 ]
 
@@ -145,6 +148,45 @@ def has_compiled_code() -> bool:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     backends = getattr(dynamo, "cached_backends", {})
     return any(backend is not None for backend in backends.values())
+
+
+class LoaderMethods(NamedTuple):
+    """Where a batch comes from, as (class, name of a method). make: of a loader, gives an iterator.
+    draw: of an iterator, gives a batch. indices: gives those of the next batch to be fetched.
+    fetched: is handed a batch and the number of its worker, when it is its turn."""
+
+    make: tuple[type, str]
+    draw: tuple[type, str]
+    indices: tuple[type, str]
+    fetched: tuple[type, str]
+
+    @staticmethod
+    def base_seed(iterator: Any) -> int | None:
+        """What the seeds of the workers of an iterator are made of."""
+        return getattr(iterator, "_base_seed", None)
+
+    @staticmethod
+    def next_task(iterator: Any) -> int:
+        """The number that the batch gets of which the indices are drawn next; 0 without workers."""
+        return getattr(iterator, "_send_idx", 0)
+
+    @staticmethod
+    def open_tasks(iterator: Any) -> Any:
+        """Container of the numbers of batches that were asked for and have not had their turn."""
+        return getattr(iterator, "_task_info", ())
+
+
+def loader_methods() -> LoaderMethods | None:
+    """None without the private names: a probe then does not see batches, nor workers' seeds."""
+    base = getattr(_dataloader, "_BaseDataLoaderIter", None)
+    multi = getattr(_dataloader, "_MultiProcessingDataLoaderIter", None)
+    found = LoaderMethods(
+        (_dataloader.DataLoader, "_get_iterator"),
+        (base, "__next__"),  # type: ignore[arg-type]  # None is looked for below
+        (base, "_next_index"),  # type: ignore[arg-type]
+        (multi, "_process_data"),  # type: ignore[arg-type]
+    )
+    return found if all(name in vars(kind or object) for kind, name in found) else None
 
 
 _CPU = torch._C.DispatchKey.CPU

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from nondet_probe.env.snapshot import available_cpus
+from nondet_probe.env import available_cpus
 from nondet_probe.env.torch_private import has_compiled_code
 from nondet_probe.errors import UsageError
 from nondet_probe.probe.fixes import fixes_of

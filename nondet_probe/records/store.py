@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from nondet_probe.errors import RecordError
 from nondet_probe.records.codec import decode, encode
+from nondet_probe.records.files import write_whole
 from nondet_probe.records.schema import RunRecord
 
 __all__ = ["ARRAYS_FILE", "FORMAT", "RECORD_FILE", "VERSION", "load_run", "save_run", "to_json"]
@@ -57,8 +56,8 @@ def save_run(record: RunRecord, directory: Path) -> None:
     }
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / ARRAYS_FILE, packed)
-    _write(directory / RECORD_FILE, text.encode())
+    write_whole(directory / ARRAYS_FILE, packed)
+    write_whole(directory / RECORD_FILE, text.encode())
 
 
 def load_run(directory: Path) -> RunRecord:
@@ -99,21 +98,3 @@ def load_run(directory: Path) -> RunRecord:
         part, _, series = name.partition("/")
         getattr(record, part).series[series] = values
     return record
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside `path` and move into place, so that no reader sees half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; a record is as readable as any file the user makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

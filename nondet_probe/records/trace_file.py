@@ -1,0 +1,54 @@
+"""The files of a trace: their names, format and tables, as docs/traces.md describes them."""
+
+from __future__ import annotations
+
+__all__ = [
+    "APPLICATION_ID",
+    "FORMAT",
+    "NO_INPUTS",
+    "NO_OUTPUTS",
+    "TABLES",
+    "VERSION",
+    "database_name",
+    "live_name",
+    "meta_name",
+]
+
+FORMAT = "nondet_probe.trace"
+VERSION = 1
+
+APPLICATION_ID = 0x6E647472
+"""In the header of the database, the letters "ndtr"; `user_version` beside it holds VERSION."""
+
+TABLES = {
+    "sites": (
+        "CREATE TABLE sites(site INTEGER PRIMARY KEY, phase TEXT NOT NULL, kind TEXT NOT NULL,"
+        " name TEXT NOT NULL, module TEXT, file TEXT, line INTEGER, note TEXT)"
+    ),
+    "records": (
+        "CREATE TABLE records(number INTEGER PRIMARY KEY, step INTEGER NOT NULL,"
+        " site INTEGER NOT NULL, in0 INTEGER, in1 INTEGER, out0 INTEGER, out1 INTEGER)"
+    ),
+    "figures": "CREATE TABLE figures(number INTEGER PRIMARY KEY, value REAL)",
+}
+"""Name -> the statement that makes it, word for word as the database keeps it. A reader takes a
+file with exactly these tables and nothing else: no view, trigger, or expression of a stranger."""
+
+NO_INPUTS, NO_OUTPUTS = 1, 2
+"""Bits that say which digests of a record are missing."""
+
+
+def database_name(rank: int) -> str:
+    """Of a trace that was closed."""
+    return f"rank_{rank:05d}.sqlite"
+
+
+def live_name(rank: int) -> str:
+    """Of a trace that is being written, or whose process was killed. It is another file than the
+    closed one, so that no reader ever sees one with the write-ahead log of the other."""
+    return f"rank_{rank:05d}.live.sqlite"
+
+
+def meta_name(rank: int) -> str:
+    """Ranks write without waiting for each other, so each has its own."""
+    return "meta.json" if rank == 0 else f"meta_{rank:05d}.json"
