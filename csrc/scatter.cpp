@@ -119,16 +119,18 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
 }
 
 // An index along one dimension, strictly in order: each worker has tables of its own (the dimensions
-// before that one) or columns (those behind it). Whether there are enough of either.
+// before that one) or columns (those behind it).
 template <class T>
-bool add_along(Scattering<T>& job, typename Element<T>::Sum* sums) {
+void add_along(Scattering<T>& job, typename Element<T>::Sum* sums) {
   using Sum = typename Element<T>::Sum;
   constexpr int64_t kLine = 64 / sizeof(Sum);
   const auto [size, inner, span] = job.job.grid;
   const int64_t tables = job.job.n / span, lines = (inner + kLine - 1) / kLine;
-  const int workers = workers_for(job.job.n / kWorkerElements, job.threads);
-  if (tables < workers && lines < workers) return false;
-  const bool by_columns = tables < workers;
+  const int most = workers_for(job.job.n / kWorkerElements, job.threads);
+  // A narrow band takes as long as all columns: the lines between those of the band come with them.
+  const int bands = workers_for(lines / 16, most);
+  const bool by_columns = tables < bands;
+  const int workers = by_columns ? bands : workers_for(tables, most);
   each_task(workers, workers, [&, size = size, inner = inner, span = span](int, int64_t part) {
     Patch patch{0, size, inner, 0, inner};
     int64_t table = 0, end = tables;
@@ -160,7 +162,6 @@ bool add_along(Scattering<T>& job, typename Element<T>::Sum* sums) {
         round_all(to + i, out + i, patch.end - patch.first);
     }
   });
-  return true;
 }
 
 // Whole rows, in order: each worker has columns of its own, or destinations where the rows are short.
@@ -193,7 +194,7 @@ void scatter_ordered(Scattering<T>& job) {
   constexpr bool kInPlace = sizeof(T) == sizeof(Sum);
   const auto add_elements = [&](Sum* sums) {
     const bool along = job.job.strict && job.job.grid.size > 0 && !job.job.wrap;
-    if (!along || !add_along(job, sums)) add_chunks(job, sums);
+    return along ? add_along(job, sums) : add_chunks(job, sums);
   };
   if constexpr (kInPlace) {
     if (job.job.columns == 1) return add_elements(job.out());
