@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nondet_probe.env.snapshot import snapshot
+from nondet_probe.env import snapshot
 from nondet_probe.probe.timing import interleave, keep_memory, rates, ratios
 from nondet_probe.records.figures import Row, Spread, append_rows, origin_of
 

@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["deterministic_algorithms", "read_switches", "thread_count"]
+__all__ = [
+    "deterministic_algorithms",
+    "environment_at_start",
+    "read_switches",
+    "stored_variables",
+    "thread_count",
+]
 
-# Variables that change the bits or the determinism of a run and are read once, at start.
-_VARIABLES = (
-    "ATEN_CPU_CAPABILITY",
-    "CUBLAS_WORKSPACE_CONFIG",
-    "CUDA_LAUNCH_BLOCKING",
-    "FLASH_ATTENTION_DETERMINISTIC",
-    "MKL_CBWR",
-    "MKL_NUM_THREADS",
-    "NONDET_PROBE_ISA",
-    "NVIDIA_TF32_OVERRIDE",
-    "OMP_NUM_THREADS",
-    "ONEDNN_MAX_CPU_ISA",
-    "PYTHONHASHSEED",
+# Of the environment's variables these alone are ever stored, since others may hold secrets: ours,
+# torch's, CUDA's, and those of OpenMP, MKL and oneDNN.
+_FAMILIES = (
+    "ATEN_",
+    "CUBLASLT_",
+    "CUBLAS_",
+    "CUDA_",
+    "CUDNN_",
+    "DNNL_",
+    "FLASH_ATTENTION_",
+    "GOMP_",
+    "KMP_",
+    "MKL_",
+    "NCCL_",
+    "NONDET_PROBE_",
+    "OMP_",
+    "ONEDNN_",
+    "PYTORCH_",
+    "TORCHINDUCTOR_",
+    "TORCH_",
 )
+_SINGLE = ("NVIDIA_TF32_OVERRIDE", "OPENBLAS_NUM_THREADS", "PYTHONHASHSEED")
+# Where things lie changes no bits, and tells of the user's machine.
+_PLACES = ("_CACHE", "_DIR", "_FILE", "_HOME", "_PATH", "_ROOT")
 
 
 def read_switches() -> dict[str, Any]:
-    """The switches as found, by the name of what sets them."""
+    """The switches as found, by the name of what sets them. "environment" holds the variables of
+    the families that can matter, with their values; of all others nothing is read."""
     return {
         "torch.use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -40,8 +58,27 @@ def read_switches() -> dict[str, Any]:
         "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "environment": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        "environment": stored_variables(os.environ),
     }
+
+
+def stored_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those variables of an environment that may be stored, by name: they decide about bits or
+    determinism, and most are read once, at start."""
+    return {
+        name: environment[name]
+        for name in sorted(environment)
+        if (name.startswith(_FAMILIES) and not name.endswith(_PLACES)) or name in _SINGLE
+    }
+
+
+def environment_at_start() -> dict[str, str]:
+    """`stored_variables` as this process began, where the system tells; else as they are."""
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return stored_variables(os.environ)
+    return stored_variables(dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if pair))
 
 
 # torch puts this property on its module at run time, where a type checker cannot see it.

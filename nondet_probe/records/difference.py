@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from nondet_probe.records.schema import Fix
 from nondet_probe.records.trace import TraceCoverage, TraceMeta, TraceRecord
 
-__all__ = ["Cause", "Change", "Root", "StepCount", "TraceDifference", "Tried"]
+__all__ = ["Cause", "Change", "Root", "StepCount", "TraceDifference"]
 
 
 @dataclass
@@ -20,24 +21,12 @@ class Change:
 
 
 @dataclass
-class Tried:
-    """A change tried on a root's op, executed again on the tensors it had. differing: of
-    `executions` those whose bits were not those of the first; ratio: its time to that without."""
-
-    name: str
-    how: str
-    executions: int
-    differing: int
-    ratio: float | None = None
-    error: str | None = None
-
-
-@dataclass
 class Cause:
     """What executing a root's op again showed, on the tensors of a replay of run a.
 
     element: flat index of the first one that differed, of `elements`; ulps: its distance; text: the
-    cause in words, as far as the executions prove it; tried: fixes. missing: what could not be got.
+    cause in words, as far as the executions prove it; tried: fixes, on that call. missing: what
+    could not be got.
     """
 
     element: int | None = None
@@ -46,7 +35,7 @@ class Cause:
     executions: int = 0
     differing: int = 0
     text: str | None = None
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Fix] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 

@@ -103,7 +103,7 @@ def cause(difference: TraceDifference) -> Table:
                 ]
             )
         for tried in found.tried:
-            outcome = f"{count(tried.differing)} of {count(tried.executions)} differ"
+            outcome = f"{'none' if tried.verified else 'some'} of {count(tried.executions)} differ"
             if tried.error is not None:
                 outcome = f"could not be tried: {one_line(tried.error)}"
             elif tried.ratio is not None:

@@ -244,8 +244,7 @@ def _fixes(cause: Cause) -> list[str]:
     """The fastest change under which the op repeated its bits, where it did not without."""
     if not cause.differing:
         return []
-    good = [tried for tried in cause.tried if tried.error is None and tried.executions > 1]
-    good = [tried for tried in good if tried.differing == 0]
+    good = [tried for tried in cause.tried if tried.verified and tried.executions > 1]
     if not good:
         return []
     best = min(good, key=lambda tried: tried.ratio if tried.ratio is not None else 1e300)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nondet_probe.env import deterministic_algorithms, read_switches, thread_count
+from nondet_probe.env import deterministic_algorithms, read_switches, snapshot, thread_count
 
 SWITCHES: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "deterministic": lambda: deterministic_algorithms(),
@@ -73,3 +74,17 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
     found: dict[str, Any] = read_switches()
     assert found["environment"]["MKL_CBWR"] == "COMPATIBLE"
+
+
+def test_of_variables_only_known_families_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "MY_CUDA_PASSWORD", "TORCH_HOME", "CUDA_PATH")
+    for name in secrets:
+        monkeypatch.setenv(name, "planted")
+    known = ("NONDET_PROBE_ISA", "TORCH_LOGS", "CUDA_VISIBLE_DEVICES", "KMP_AFFINITY")
+    for name in known:
+        monkeypatch.setenv(name, "wanted")
+    found = json.dumps(snapshot())
+    assert "planted" not in found
+    assert not any(name in found for name in secrets)
+    stored = read_switches()["environment"]
+    assert {name: stored[name] for name in known} == dict.fromkeys(known, "wanted")

@@ -160,7 +160,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "something else"}, "is not of format 'nondet_probe.run'"),
-        ({"version": 2}, "has version 2; this nondet_probe reads version 1"),
+        ({"version": 3}, "has version 3; this nondet_probe reads versions 1 to 2"),
         ({"version": None}, "has version None"),
     ],
 )

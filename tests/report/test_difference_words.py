@@ -3,7 +3,7 @@ import dataclasses
 import difference_examples as examples
 import pytest
 
-from nondet_probe.records.difference import Tried
+from nondet_probe.records import Fix
 from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
@@ -108,19 +108,21 @@ def with_tried(*tried, differing=9):
 
 
 def test_no_fix_is_named_that_was_not_verified():
-    assert "removes it" not in with_tried(Tried("x", "x()", 20, 1, 0.5))
-    assert "removes it" not in with_tried(Tried("x", "x()", 0, 0, None, "could not be tried"))
+    assert "removes it" not in with_tried(Fix("x", "x()", False, 20, 0.5))
+    assert "removes it" not in with_tried(Fix("x", "x()", False, 0, error="could not be tried"))
     # One execution agrees with itself.
-    assert "removes it" not in with_tried(Tried("x", "x()", 1, 0, 0.5))
+    assert "removes it" not in with_tried(Fix("x", "x()", True, 1, 0.5))
     # Nothing is removed where nothing differed.
-    assert "removes it" not in with_tried(Tried("x", "x()", 20, 0, 0.5), differing=0)
+    assert "removes it" not in with_tried(Fix("x", "x()", True, 20, 0.5), differing=0)
 
 
 def test_the_fastest_verified_fix_is_named_with_its_price():
-    slow, fast = Tried("slow", "slow()", 20, 0, 3.0), Tried("fast", "fast()", 5, 0, 1.5)
+    slow, fast = Fix("slow", "slow()", True, 20, 3.0), Fix("fast", "fast()", True, 5, 1.5)
     told = "fast() removes it (verified: 0 of 5 differ, 1.50x the op's time here)."
     assert with_tried(slow, fast).endswith(told)
-    assert with_tried(Tried("x", "x()", 5, 0)).endswith("x() removes it (verified: 0 of 5 differ).")
+    assert with_tried(Fix("x", "x()", True, 5)).endswith(
+        "x() removes it (verified: 0 of 5 differ)."
+    )
 
 
 def test_what_is_not_known_is_left_out():

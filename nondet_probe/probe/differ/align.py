@@ -160,9 +160,21 @@ _TOKENS = {
 
 def _by_occurrence(x: Ints, y: Ints) -> Matches:
     """The i-th of each number with the i-th of it on the other side."""
+    # Mostly few are on both sides, and sorting is slow.
+    in_x, in_y = (np.flatnonzero(_perhaps_in(*some)) for some in ((x, y), (y, x)))
+    x, y = x[in_x], y[in_y]
     rows_x, rows_y = (mixed(some, _occurrence(some)) for some in (x, y))
     _, at_x, at_y = np.intersect1d(rows_x, rows_y, return_indices=True)
-    return at_x, at_y
+    return in_x[at_x], in_y[at_y]
+
+
+def _perhaps_in(x: Ints, y: Ints) -> Bools:
+    """For each number of x whether it is in y; some that are not are said to be. x, y: mixed."""
+    last = (1 << (8 * len(y)).bit_length()) - 1
+    seen = np.zeros(last + 1, np.bool_)
+    seen[y & last] = True
+    found: Bools = seen[x & last]
+    return found
 
 
 def _occurrence(x: Ints) -> Ints:
