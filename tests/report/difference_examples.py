@@ -203,7 +203,6 @@ MANY = difference(
 )
 
 _FOUL = Site(HOSTILE, "op", HOSTILE, "<script>alert(1)</script>", '/a/it\'s "here".py', 3, HOSTILE)
-HOSTILE_FIX = Fix(HOSTILE, HOSTILE, True, 2, 1.0, None, HOSTILE)
 HOSTILE_TRACES = difference(
     root(_FOUL),
     kind=HOSTILE,
