@@ -19,6 +19,7 @@ from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.costs import expected_cost
+from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.losses import Losses
 from nondet_probe.probe.recorder.modules import Modules
 from nondet_probe.probe.recorder.ops import Ops
@@ -52,6 +53,7 @@ class Recording:
         outputs_only: bool = False,
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
+        inspection: Inspection | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self._out = out
@@ -63,6 +65,7 @@ class Recording:
         self._inputs = not outputs_only
         self._command = list(command) if command is not None else None
         self._steps = steps
+        self._inspection = inspection
         self._entered = False
         self._inside = False
         self._parts = ExitStack()
@@ -142,7 +145,7 @@ class Recording:
         self._stepped = Optimizers(sink, names, state)
         parts: list[Part] = [Modules(sink, names, state), self._losses, self._stepped]
         if sink.records("op"):
-            parts.append(Ops(sink, names))
+            parts.append(Ops(sink, names, self._inspection))
         return parts
 
 
