@@ -280,7 +280,7 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(help="Thread counts, such as 1,2; default: torch's own.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Only cpu so far.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Samples of every call, and results compared.")] = 20,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: runs/<time>-bench-<ops>.")

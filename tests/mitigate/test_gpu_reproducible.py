@@ -23,10 +23,7 @@ from nondet_probe.mitigate.cuda_table import BREAKING
 from nondet_probe.mitigate.measured import operator
 from nondet_probe.mitigate.remade import PAIRS, REMADE
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
-]
+pytestmark = pytest.mark.gpu
 
 NETWORK = Path(__file__).with_name("remade_network.py")
 # By an op of this library.
