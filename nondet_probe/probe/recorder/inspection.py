@@ -81,5 +81,7 @@ class Inspection:
             gave = results(call.plan, call.args, call.kwargs, output)
         except NotComparableError:
             gave = []
-        cause.missing += keep(call, gave, self._folder)
+        missing = keep(call, gave, self._folder)
+        cause.missing += missing
+        cause.kept = None if missing else str(self._folder)
         self._done()
