@@ -301,6 +301,14 @@ def diff(
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Run A's command again up to the first root, execute its op again, try fixes, and "
+            "keep its tensors below runs/.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -310,7 +318,7 @@ def diff(
     # Only here: it imports torch.
     from nondet_probe.cli.diff import diff as run
 
-    run(a, b, html, as_json)
+    run(a, b, html, replay, as_json)
 
 
 @app.command()

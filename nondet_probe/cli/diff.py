@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import typer
 
 from nondet_probe.cli import exit_codes
-from nondet_probe.cli.place import require_report_libraries
+from nondet_probe.cli.place import claim_directory, give_back, require_report_libraries
+from nondet_probe.cli.replay import replay, why_not
 from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.probe.differ import diff_traces
 from nondet_probe.probe.differ.state_files import SUFFIXES
 from nondet_probe.probe.differ.states import diff_states
-from nondet_probe.records.difference import TraceDifference
+from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.store import RECORD_FILE
 from nondet_probe.records.trace_reader import open_trace
 from nondet_probe.report.difference_json import difference_json, states_json
@@ -52,15 +53,21 @@ class _Told(NamedTuple):
     code: int
 
 
-def diff(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
+def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> None:
     """Run the command with its options as they were typed; leaves with the exit code.
 
-    Raises UsageError where the two cannot be compared.
+    again: run the command of `a` once more, up to the first root. Raises UsageError where the two
+    cannot be compared.
     """
     if html is not None:
         _check_page(html)
     try:
-        told = _of_traces(a, b) if _are_traces(a, b) else _of_states(a, b)
+        if _are_traces(a, b):
+            told = _of_traces(a, b, again)
+        elif again:
+            raise UsageError("--replay is for traces: a state file tells no command")
+        else:
+            told = _of_states(a, b)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if html is not None:
@@ -101,9 +108,11 @@ def _are_traces(a: Path, b: Path) -> bool:
     return a.is_dir()
 
 
-def _of_traces(a: Path, b: Path) -> _Told:
+def _of_traces(a: Path, b: Path, again: bool) -> _Told:
     with Waiting("comparing"):
         found = _first_of_ranks(a, b)
+    if again and not found.equal:
+        found.cause = _replayed(found)
     if os.path.samefile(a, b):
         found.warnings.append("both are the same folder")
     compared = found.compared or unaligned(found)
@@ -117,6 +126,17 @@ def _of_traces(a: Path, b: Path) -> _Told:
         lambda: difference_json(found),
         code if compared else exit_codes.USAGE,
     )
+
+
+def _replayed(found: TraceDifference) -> Cause:
+    reason = why_not(found)
+    if reason is not None:
+        return Cause(missing=[f"the cause: {reason}"])
+    folder = claim_directory(None, "replay", Path(found.a).name)
+    cause = replay(found, folder)
+    if cause.kept is None:
+        give_back(folder)
+    return cause
 
 
 def _first_of_ranks(a: Path, b: Path) -> TraceDifference:

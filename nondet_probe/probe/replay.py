@@ -121,9 +121,11 @@ class Call:
         return results(self.plan, args, kwargs, output), seconds
 
     def _prepared(self) -> tuple[list[Any], dict[str, Any]]:
-        copies = self._copies.fresh()
         if self._streams is not None:
             self._streams.put_back()
+        return self.arguments()
+
+    def _with(self, copies: dict[int, Tensor]) -> tuple[list[Any], dict[str, Any]]:
         return (
             [replaced(value, copies) for value in self.args],
             {name: replaced(value, copies) for name, value in self.kwargs.items()},
@@ -133,17 +135,15 @@ class Call:
         if any(tensor.is_cuda for tensor in self._tensors.values()):
             torch.cuda.synchronize()
 
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments as they were before the op ran; what it writes is a copy."""
+        return self._with(self._copies.fresh())
+
     def kept(self) -> Call:
         """This call on operands of its own, so that it can be repeated at any time."""
         copies = self._copies.fresh()
         copies |= Copies(t for key, t in self._tensors.items() if key not in copies).fresh()
-        return Call(
-            self.op,
-            self.plan,
-            [replaced(value, copies) for value in self.args],
-            {name: replaced(value, copies) for name, value in self.kwargs.items()},
-            self._streams,
-        )
+        return Call(self.op, self.plan, *self._with(copies), self._streams)
 
     @property
     def operands(self) -> list[Tensor]:

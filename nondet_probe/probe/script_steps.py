@@ -18,7 +18,7 @@ from nondet_probe.env.script import run_script
 __all__ = ["Ending", "end_process", "run_steps"]
 
 
-class _Enough(BaseException):
+class Enough(BaseException):
     """Ends the script; no `except Exception` of the script's catches it."""
 
 
@@ -71,12 +71,12 @@ def run_steps(
             if after_step is not None and not after_step(ending.steps, optimizer):
                 stopped.append(True)
         if stopped:
-            raise _Enough
+            raise Enough
 
     handle = register_optimizer_step_post_hook(stepped)
     try:
         run_script(target, module=module)
-    except _Enough:
+    except Enough:
         pass
     except KeyboardInterrupt:
         ending.failure = f"interrupted after {_steps(ending.steps)}"

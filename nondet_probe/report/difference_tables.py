@@ -110,6 +110,8 @@ def cause(difference: TraceDifference) -> Table:
                 outcome += f", {ratio(tried.ratio)} the op's time"
             rows.append([f"{one_line(tried.name)}\n{one_line(tried.how)}", outcome])
         rows += [["not known", one_line(text, 300)] for text in found.missing]
+        if found.kept is not None:
+            rows.append(["tensors of that call", one_line(found.kept, 300)])
     return Table("The first root's op, executed again", ["What", "Outcome"], rows)
 
 

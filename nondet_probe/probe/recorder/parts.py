@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.generators import Generators
+from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.loaders import Loaders
 from nondet_probe.probe.recorder.losses import Losses
 from nondet_probe.probe.recorder.modules import Modules
@@ -31,9 +32,13 @@ class Parts:
 
 
 def parts_of(
-    sink: Sink, model: nn.Module | None = None, optimizer: Optimizer | None = None
+    sink: Sink,
+    model: nn.Module | None = None,
+    optimizer: Optimizer | None = None,
+    inspection: Inspection | None = None,
 ) -> Parts:
-    """What the sink's level asks for. model, optimizer: as `record` takes them.
+    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
+    op call that is to be looked for.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -53,5 +58,5 @@ def parts_of(
         optimizers,
     ]
     if sink.records("op"):
-        every.append(Ops(sink, names))
+        every.append(Ops(sink, names, inspection))
     return Parts(every, losses, optimizers)

@@ -19,6 +19,7 @@ from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.recorder.costs import expected_cost
+from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Schedule, Sink
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
@@ -49,6 +50,7 @@ class Recording:
         outputs_only: bool = False,
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
+        inspection: Inspection | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self._out = out
@@ -61,6 +63,7 @@ class Recording:
         self._inputs = not outputs_only
         self._command = list(command) if command is not None else None
         self._steps = steps
+        self._inspection = inspection
         self._entered = False
         self._inside = False
         self._entered_parts = ExitStack()
@@ -83,7 +86,7 @@ class Recording:
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
-            self._parts = parts_of(self.sink, self._model, self._optimizer)
+            self._parts = parts_of(self.sink, self._model, self._optimizer, self._inspection)
             for part in self._parts.every:
                 parts.enter_context(part)
             self._entered_parts = parts.pop_all()
