@@ -89,7 +89,9 @@ class _Arm:
     def receive(self, kept: bool = False) -> None:
         """What the process says of its step, or of its end."""
         line = self._of.readline()
-        told = json.loads(line) if line else {"failure": "its process ended at once"}
+        told: dict[str, Any] = {"failure": "its process ended at once"}
+        if line:
+            told = json.loads(line)
         if "seconds" in told:
             if kept:
                 self.timed.seconds.append(told["seconds"])
@@ -241,7 +243,7 @@ def _main() -> None:
 
     from nondet_probe.env.host_memory import filled_allocations
     from nondet_probe.mitigate.reproducible import reproducible
-    from nondet_probe.probe.script_steps import run_steps
+    from nondet_probe.probe.script_steps import end_process, run_steps
 
     options, target = json.loads(sys.argv[1]), sys.argv[2:]
     if options["threads"] is not None:
@@ -260,6 +262,7 @@ def _main() -> None:
             child.controlled = stack.enter_context(filled_allocations(content))
         ending = run_steps(target, module=options["module"], after_step=child.after_step)
         child.say_end(ending.failure)
+    end_process()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +77,8 @@ def _in_fresh_process(options: dict[str, Any], target: tuple[str, ...]) -> dict[
 def _main() -> None:
     import torch
 
+    from nondet_probe.probe.script_steps import end_process
+
     options, target = json.loads(sys.argv[1]), sys.argv[2:]
     if options["threads"] is not None:
         torch.set_num_threads(options["threads"])
@@ -86,10 +87,7 @@ def _main() -> None:
     beside = result.with_suffix(".part")
     beside.write_text(json.dumps({"failure": failure, "record": encode(record)}), encoding="utf-8")
     os.replace(beside, result)
-    # A thread that waits for the script to go on would keep the process for ever.
-    if any(not t.daemon and t is not threading.main_thread() for t in threading.enumerate()):
-        sys.stdout.flush()
-        os._exit(0)
+    end_process()
 
 
 def _rerun(options: dict[str, Any], target: list[str]) -> tuple[str | None, RerunRecord]:

@@ -126,6 +126,7 @@ def show_prices(
 @_reader_may_leave()
 def show_findings(
     said: str,
+    notes: Sequence[str],
     shown: Sequence[tables.Table],
     limits: Sequence[str],
     page: Path | None,
@@ -138,6 +139,8 @@ def show_findings(
     console = _Terminal()
     console.print()
     console.print(escape(said), style="bold")
+    for note in notes:
+        console.print(escape(note))
     for table in shown:
         console.print()
         console.print(_rich(table))

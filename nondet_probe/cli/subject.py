@@ -40,8 +40,8 @@ def subject_of(words: Sequence[str], *, module: bool, seeded: bool) -> Subject:
         return Subject(tuple(words), is_script=False)
     if ":" in first and not Path(first).exists() and not module:
         raise UsageError(
-            f"{shlex.join(words)}: a workload takes no arguments; options of nondet-probe go before "
-            "--, and a script is named without a function"
+            f"{shlex.join(words)}: a workload takes no arguments; options of nondet-probe go "
+            "before --, and a script is named without a function"
         )
     check_script(words, module=module)
     if seeded:

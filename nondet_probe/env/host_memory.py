@@ -20,10 +20,11 @@ _SIZES = (5000, 300_000)  # from the heap, and memory mapped for itself
 
 @contextmanager
 def filled_allocations(pattern: int) -> Iterator[bool]:
-    """Memory that malloc hands out holds `pattern` (a byte, 1 to 255), in the process, for the body.
+    """Memory that malloc hands out holds `pattern` (a byte, 1 to 255), process-wide, for the body.
 
-    A few pieces below 1 KiB, which malloc keeps at hand, hold the pattern's complement instead, with
-    up to two pointers of malloc's own at their beginning. Yields whether it is: glibc does it (mallopt(3), M_PERTURB), other allocators do not.
+    A few pieces below 1 KiB, which malloc keeps at hand, hold the pattern's complement, with up to
+    two pointers of malloc's own at their beginning. Yields whether it works: glibc does it
+    (mallopt(3), M_PERTURB), other allocators do not.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

@@ -60,7 +60,8 @@ def interpolation(
         if sizes == list(output_size):  # whatever the scales are
             return _laid_out(gradient.clone(), gradient if keeps_layout else None)
         double = gradient.dtype is torch.float64
-        given = scales or (None,) * rank
+        # The dispatcher leaves out what is the default at the end.
+        given = (*scales, *[None] * (rank - len(scales)))
         maps = [taps(*one, double) for one in _pairs(sizes, output_size, align, given)]
         return _in_each_dimension(gradient, maps, gradient if keeps_layout else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from nondet_probe.env.rng import RngState, preserved_rng
@@ -90,7 +91,7 @@ def _all(further: Arms | None) -> dict[str, Callable[[], AbstractContextManager[
     for name, context in (further or {}).items():
         if name in arms:
             raise UsageError(f"further arm {name!r}: there is one of that name already")
-        arms[name] = lambda context=context: _without_determinism(context)
+        arms[name] = partial(_without_determinism, context)
     return arms
 
 

@@ -43,8 +43,8 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
 
     memory: bytes that the copies and results of one more execution of a call may take; a call that
     would take more is not covered. census: is told of every call. watcher: called before each op,
-    with the number of ops before it. coverage, tally: what it found so far. A forked child (a worker
-    of a DataLoader) inherits the mode, and is left alone by it.
+    with the number of ops before it. coverage, tally: what it found so far. A forked child (a
+    DataLoader's worker) inherits the mode, and is left alone by it.
     """
 
     supports_higher_order_operators = True

@@ -48,11 +48,11 @@ class OpTimes(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init
             return func(*args, **kwargs)
         name = str(func)
         if any(x.is_cuda for x in tensors_in((*args, *kwargs.values()))):
-            before = torch.cuda.Event(enable_timing=True)
-            after = torch.cuda.Event(enable_timing=True)
-            before.record()  # type: ignore[no-untyped-call]
+            before = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            after = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            before.record()
             output = func(*args, **kwargs)
-            after.record()  # type: ignore[no-untyped-call]
+            after.record()
             self._events.append((name, before, after))
         else:
             start = time.perf_counter()

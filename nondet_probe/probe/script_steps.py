@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nondet_probe.env.script import run_script
 
-__all__ = ["Ending", "run_steps"]
+__all__ = ["Ending", "end_process", "run_steps"]
 
 
 class _Enough(BaseException):
@@ -48,9 +50,9 @@ def run_steps(
     """`python target...` in this process until the first optimizer seen has stepped `steps` times;
     there it is stopped, as by an exception that only its `finally` blocks see.
 
-    steps: None for no end. after_step: called with the number of steps done and the optimizer, after
-    each; the script is stopped when it returns False. A traceback of the script's goes
-    to stderr.
+    steps: None for no end. after_step: called with the number of steps done and the optimizer,
+    after each; the script is stopped when it returns False. A traceback of the script's goes to
+    stderr.
     """
     ending = Ending()
     first: list[Optimizer] = []
@@ -88,6 +90,15 @@ def run_steps(
         handle.remove()
         sys.stdout.flush()
     return ending
+
+
+def end_process() -> None:
+    """End this process at once if a thread of the script, which waits for it to go on, would keep
+    it for ever; call it last."""
+    main = threading.main_thread()
+    if any(not thread.daemon and thread is not main for thread in threading.enumerate()):
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def _left(left: SystemExit, steps: int) -> str | None:

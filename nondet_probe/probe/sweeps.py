@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nondet_probe.bits import bit_equal
 from nondet_probe.env.host_memory import PATTERNS, filled_allocations
+from nondet_probe.env.rng import preserved_rng
 from nondet_probe.env.switches import deterministic_algorithms, thread_count
 from nondet_probe.env.torch_private import OpOverload
 from nondet_probe.probe.declared import arguments_of
@@ -158,7 +159,8 @@ def settles(
     """Whether `executions` executions under `switch`, and one at each of `counts` threads, all give
     one set of bits. False where the call is refused under it."""
     try:
-        with switch():
+        # A switch may draw, to try itself out.
+        with preserved_rng(), switch():
             first = call.again()
             if any(difference(first, call.again()) is not None for _ in range(executions - 1)):
                 return False

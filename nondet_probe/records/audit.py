@@ -28,8 +28,9 @@ class OpStatus:
     the first call alone: other_threads, the thread counts at which it gives other bits, None where
     that was not asked (not repeatable, or not on the CPU); with_batch: whether row 0 changes when
     there are more rows, None where no batch is known; unwritten: whether the bits change with what
-    new memory holds, None where that could not be filled, or the bits change without that. switch: what makes the class repeatable
-    at every thread count, verified, or None. error: why a question could not be asked.
+    new memory holds, None where that could not be filled, or the bits change without that.
+    switch: what makes the class repeatable at every thread count, verified, or None. error: why a
+    question could not be asked.
     """
 
     op: str

@@ -203,8 +203,8 @@ class TwinRecord:
 class CostArm:
     """One way to run the same steps: seconds of each step, or why it cannot run.
 
-    name: "default", "deterministic", "deterministic, no fill", or a further one; ratio: median of the pairwise ratios
-    of its steps to the default arm's, spread: their quartiles.
+    name: "default", "deterministic", "deterministic, no fill", or a further one; ratio: median of
+    the pairwise ratios of its steps to the default arm's, spread: their quartiles.
     """
 
     name: str

@@ -23,8 +23,8 @@ SECTIONS = {
         "of the op alone with the fix to without it, not of the whole step."
     ),
     "settings": (
-        "Every switch that decides about determinism, as the program left it, and whether it was in "
-        "force for all of the ops. A line below the first says what is wrong."
+        "Every switch that decides about determinism, as the program left it, and whether it was "
+        "in force for all of the ops. A line below the first says what is wrong."
     ),
     "classes": (
         "Each row is one op with one size of its operands (rounded up to powers of two). An op can "
@@ -140,9 +140,10 @@ def comparison(rerun: RerunRecord) -> list[str]:
     ]
     if rerun.k >= 2:
         statements.append(
-            f"With K = {rerun.k}{_suspects(rerun)}, an op call that gives either of two results with equal chance "
-            f"goes unseen once in {_odds(rerun.k)}; rarer differences go unseen more often. More "
-            "executions (--k) and more steps (--steps) make a finding less likely to be missed."
+            f"With K = {rerun.k}{_suspects(rerun)}, an op call that gives either of two results "
+            f"with equal chance goes unseen once in {_odds(rerun.k)}; rarer differences go unseen "
+            "more often. More executions (--k) and more steps (--steps) make a finding less "
+            "likely to be missed."
         )
     if rerun.neutral is True:
         statements.append(

@@ -20,6 +20,7 @@ Call = Callable[..., Any]
 TRAIN = """
 import os
 import sys
+import threading
 import torch
 
 @torch.library.custom_op("script_test::unstable", mutates_args=())
@@ -36,6 +37,8 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 if "late" in sys.argv:
     torch.use_deterministic_algorithms(True)
     os.environ["OMP_NUM_THREADS"] = "3"
+if "thread" in sys.argv:
+    threading.Thread(target=threading.Event().wait).start()
 try:
     for step in range(6):
         x = torch.randn(32, 8)
@@ -70,14 +73,15 @@ def only_run(user: Path) -> Path:
 
 
 def test_a_script_is_watched_and_stopped_after_its_steps(call: Call, user: Path) -> None:
-    done = call("rerun", "--steps", "2", "--threads", "1", "--", "train.py", "--lr", "3")
+    done = call("rerun", "--steps", "2", "--threads", "1", "--", "train.py", "thread", "--lr", "3")
     assert done.returncode == 0, done.stderr
-    # The hook stops it inside of the second step; what it leaves open is tidied up.
+    # It leaves a thread behind that would wait for ever. The hook stops it inside of the second
+    # step; what it leaves open is tidied up.
     assert "step 0" in done.stdout
     assert "step 1" not in done.stdout
     assert "tidied up" in done.stdout
     record = load_run(only_run(user))
-    assert record.target == "train.py --lr 3"
+    assert record.target == "train.py thread --lr 3"
     assert record.rerun is not None
     assert (record.rerun.k, record.rerun.suspect_k, record.rerun.steps) == (2, 20, 2)
     assert record.rerun.of_script

@@ -42,7 +42,7 @@ CASES: dict[str, list[Make]] = {
     "upsample_bilinear2d_backward": [
         lambda x: (x(2, 3, 10, 14), [10, 14], [2, 3, 5, 7], False, 2.0, 2.0),
         lambda x: (x(2, 3, 9, 13), [9, 13], [2, 3, 5, 7], True, None, None),
-        lambda x: (x(2, 3, 4, 5), [4, 5], [2, 3, 16, 10], False),
+        lambda x: (x(2, 3, 4, 5), [4, 5], [2, 3, 16, 10], False, 0.25),
         lambda x: (x(2, 3, 5, 5), [5, 5], [2, 3, 5, 5], False, None, None),
         lambda x: (x(2, 3, 64, 3), [64, 3], [2, 3, 1, 4], False, None, None),
         lambda x: (

@@ -17,11 +17,22 @@ from nondet_probe.env.rng import RngState
 from nondet_probe.env.switches import environment_at_start
 from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe.audit import audit
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.requests import Requests
+from nondet_probe.probe.rerun import rerun
 from nondet_probe.probe.watch import Rerun
 from nondet_probe.records import AuditRecord
 from nondet_probe.records.audit import OpStatus, Setting
 from nondet_probe.workload import Workload
+
+threads = torch.get_num_threads()
+
+
+def settling() -> Any:
+    """A switch that moves the random streams, as no switch should."""
+    torch.rand(3)
+    return thread_count(1)
+
 
 DETERMINISTIC = "torch.use_deterministic_algorithms"
 
@@ -194,6 +205,15 @@ def test_an_audit_of_a_clean_workload() -> None:
     assert "aten.convolution.default" in ops
     assert "aten.uniform_.default" in ops  # the building of the model too
     assert [row.error for row in record.ops if row.error] == []
+
+
+@pytest.mark.parametrize("name", ["cnn", "transformer, Adam foreach", "recurrent, embedding"])
+def test_asking_changes_no_bit_of_the_training(name: str) -> None:
+    with thread_count(2):
+        record = rerun(CLEAN[name], steps=2, census=Census([1, 2, 3], {"planted": settling}))
+    assert record.neutral is True
+    assert len(record.classes) > 5
+    assert torch.get_num_threads() == threads
 
 
 def planted(seed: int) -> Workload:

@@ -114,9 +114,14 @@ def test_whatever_was_done_to_a_trace_every_record_is_accounted_for(
     aligned = align(*pairs)
     assert sorted(aligned.at_a.tolist() + aligned.only_a.tolist()) == list(range(len(run)))
     assert sorted(aligned.at_b.tolist() + aligned.only_b.tolist()) == list(range(len(other)))
-    for name in ("key", "step"):
+    for name in ("op", "step"):
         of_a, of_b = (getattr(side, name) for side in pairs)
         assert np.array_equal(of_a[aligned.at_a], of_b[aligned.at_b])
+    one, other_one = (
+        side.at(at) for side, at in zip(pairs, (aligned.at_a, aligned.at_b), strict=True)
+    )
+    elsewhere = one.key != other_one.key
+    assert not (elsewhere & one.proves & other_one.proves & (one.in0 != other_one.in0)).any()
 
 
 @CHECKED

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from nondet_probe.env.torch_private import has_compiled_code, hidden_from_modes
+from nondet_probe.errors import RecordError
 from nondet_probe.probe.recorder.pending import Pending, settled
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceMeta, Words
 
@@ -55,6 +56,8 @@ class Writer(Protocol):
 class Sink:
     """step: the one that runs, SETUP before the first. active: whether it is recorded. level,
     inputs: of the recording, as in `TraceMeta`, which also holds the names asked for, checked.
+    seconds: that the parts took in this step; they add their own. backward_runs: within a backward
+    pass that the program's thread began. failure: why nothing more can be written.
 
     schedule: which steps are recorded; None for all, and for the setup. A step that a schedule
     leaves out costs nothing but the counting.
@@ -78,6 +81,7 @@ class Sink:
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
+        self.failure: RecordError | None = None
         _sinks.add(self)
 
     def records(self, level: str) -> bool:
@@ -182,7 +186,6 @@ class Sink:
             return
         self._finish(whole=False)
         self.switch_off()
-        self._writer.update()
 
     def switch_off(self) -> None:
         """As in a forked child: nothing is recorded or written any more."""
@@ -191,6 +194,8 @@ class Sink:
 
     def _begin(self, step: int) -> None:
         self.step = step
+        if self._switched_off:
+            return
         self.active = self._schedule is None or self._schedule(step) in _RECORDED
         self._began = time.perf_counter()
         if self.active:
@@ -211,7 +216,13 @@ class Sink:
         for step, site, inputs, outputs, value in settled(self._pending):
             self._writer.add(step, site, inputs, outputs, value)
         self._pending.clear()
-        self._writer.flush()
+        try:
+            self._writer.flush()
+        except RecordError as error:
+            # The program goes on; it would not know what to do with this.
+            self.failure = error
+            self.switch_off()
+            return
         now = time.perf_counter()
         self.seconds += now - start
         cost = self._writer.meta.cost

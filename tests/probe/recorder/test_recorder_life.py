@@ -15,10 +15,10 @@ from memory_trace import Memory, Recorded
 from torch import nn
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
-from trained import build, train
+from trained import build, ending, train
 
 import nondet_probe as ndp
-from nondet_probe.errors import UnknownNameError, UsageError
+from nondet_probe.errors import RecordError, UnknownNameError, UsageError
 from nondet_probe.records.trace import LEVELS, SETUP
 from nondet_probe.records.trace_reader import open_trace
 
@@ -131,6 +131,7 @@ def test_bad_arguments_are_told_before_anything_is_made(
 def test_who_replaced_backward_meanwhile_keeps_it(
     recorded: Recorded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.autograd, "backward", torch.autograd.backward)  # put back at the end
     calls = []
 
     def around(ours: Callable[..., Any]) -> Callable[..., Any]:
@@ -236,3 +237,32 @@ def test_steps_with_an_optimizer_are_not_counted_twice(recorded: Recorded) -> No
     found = recorded(run, level="step")
     assert [record.step for record in found.of(kind="loss")] == [0, 1, 2]
     assert 7.0 not in [record.value for record in found.records]
+
+
+def test_a_trace_that_cannot_be_written_ends_the_recording_alone(
+    recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, plain = build("lstm", "sgd"), build("lstm", "sgd")
+    expected = ending(plain, train(plain))
+    found: list[list[str]] = []
+
+    def full(self: Memory) -> None:
+        if self.of(step=1):
+            raise RecordError("the disk is full")
+
+    def run(rec: object) -> None:
+        monkeypatch.setattr(Memory, "flush", full)
+        found.append(ending(made, train(made)))
+
+    with pytest.raises(RecordError, match="disk is full"):
+        recorded(run, level="op")
+    assert found == [expected]
+    assert installed() == []
+
+
+def test_batches_of_other_loaders_are_told_of(recorded: Recorded) -> None:
+    def caveats(loader: object) -> list[str]:
+        return recorded(lambda rec: None, level="step", loader=loader).meta.caveats
+
+    assert any("batches of list are not seen" in one for one in caveats([torch.ones(1)]))
+    assert caveats(torch.utils.data.DataLoader(torch.ones(3))) == []
