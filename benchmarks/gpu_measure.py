@@ -24,7 +24,7 @@ from _gpu_cases import Case, cases
 from _gpu_goals import COPY, GOALS, SIZES
 
 from nondet_probe.bits.digest import digests
-from nondet_probe.env.snapshot import snapshot
+from nondet_probe.env import snapshot
 from nondet_probe.probe.meters import ON_GPU, Meter, meter_of
 from nondet_probe.probe.timing import interleave, rates
 from nondet_probe.records.figures import Row, Spread, append_rows, origin_of
