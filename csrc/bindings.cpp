@@ -24,6 +24,7 @@
 #include "layer_norm.hpp"
 #include "matmul.hpp"
 #include "norm.hpp"
+#include "operands.hpp"
 #include "parallel.hpp"
 #include "rows.hpp"
 #include "scatter.hpp"
@@ -102,6 +103,28 @@ PYBIND11_MODULE(_C, m) {
     const Released released(elements);
     return ndp::digest(static_cast<ndp::Dtype>(dtype), at(data), {shape, strides}, threads, isa);
   });
+  // Every tensor in nested tuples, lists and dicts: (16 bytes a tensor, the two words of its digest,
+  // little-endian; a text of all that is no tensor; types not looked into). None where one cannot be
+  // read where it lies. tensors: false for the text alone. threads: used for `alone` bytes and more.
+  using ReaderTypes = ndp::OperandReader::Types;
+  py::class_<ndp::OperandReader>(m, "OperandReader")
+      .def(py::init<py::dict, ReaderTypes, ReaderTypes, ReaderTypes, py::object, py::type>())
+      .def("digests", [](const ndp::OperandReader& reader, const py::object& given, bool tensors,
+                         int threads, int64_t alone) -> py::object {
+        const ndp::Operands found = reader.read(given, tensors);
+        if (!found.readable) return py::none();
+        std::vector<ndp::DigestWords> words;
+        {
+          const Released released(found.bytes);
+          words = ndp::digests(found.tensors, found.bytes < alone ? 1 : threads, "");
+        }
+        return py::make_tuple(
+            py::bytes(reinterpret_cast<const char*>(words.data()),
+                      words.size() * sizeof(ndp::DigestWords)),
+            py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+                found.text.data(), static_cast<Py_ssize_t>(found.text.size()), "replace")),
+            found.unknown.empty() ? py::object(py::none()) : py::cast(found.unknown));
+      });
   m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
     const Released released(bytes);
     return ndp::read_stream(at(data), bytes, threads, isa);

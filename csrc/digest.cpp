@@ -83,41 +83,103 @@ Pair hash_range(const Source& source, int64_t start, int64_t end, HashBlocks has
   return pair;
 }
 
+// A tensor on its way: its header is in the polynomials already.
+struct Job {
+  Source source;
+  int64_t blocks;
+  Pair all;
+};
+
+Job job_of(const DigestedTensor& tensor) {
+  const int64_t size = element_bytes(tensor.dtype);
+  int64_t bytes = size;
+  for (int64_t count : tensor.layout.shape) bytes *= count;
+  Job job{{static_cast<const unsigned char*>(tensor.data), size, bytes,
+           Gather(tensor.data, tensor.layout, size)},
+          (bytes + kBlockBytes - 1) / kBlockBytes,
+          {}};
+  job.all.values[0] = job.all.values[1] = 1;  // sequences of different lengths differ in degree
+  job.all.append_both(static_cast<uint64_t>(tensor.dtype));
+  job.all.append_both(tensor.layout.shape.size());
+  for (int64_t count : tensor.layout.shape) job.all.append_both(static_cast<uint64_t>(count));
+  return job;
+}
+
+// Blocks [start, end) of one job, which one worker takes.
+struct Piece {
+  size_t job;
+  int64_t start, end;
+  Pair run;
+};
+
+// Pieces for `workers`, as many blocks to each, in the order of the jobs' blocks; and where those of
+// every worker begin, with the end of the last.
+struct Cut {
+  std::vector<Piece> pieces;
+  std::vector<size_t> begins;
+};
+
+Cut cut_up(const std::vector<Job>& jobs, int64_t blocks, int workers) {
+  Cut cut;
+  size_t job = 0;
+  int64_t before = 0;  // blocks of the jobs before this one
+  for (int worker = 0; worker < workers; ++worker) {
+    cut.begins.push_back(cut.pieces.size());
+    int64_t at = blocks * worker / workers;
+    const int64_t end = blocks * (worker + 1) / workers;
+    while (at < end) {
+      for (; before + jobs[job].blocks <= at; ++job) before += jobs[job].blocks;
+      const int64_t last = before + jobs[job].blocks < end ? before + jobs[job].blocks : end;
+      cut.pieces.push_back({job, at - before, last - before, {}});
+      at = last;
+    }
+  }
+  cut.begins.push_back(cut.pieces.size());
+  return cut;
+}
+
 }  // namespace
+
+std::vector<DigestWords> digests(const std::vector<DigestedTensor>& tensors, int threads,
+                                 const std::string& isa) {
+  const HashBlocks hash_blocks = level_of(isa);
+  std::vector<Job> jobs;
+  jobs.reserve(tensors.size());
+  int64_t blocks = 0;
+  for (const DigestedTensor& tensor : tensors) {
+    jobs.push_back(job_of(tensor));
+    blocks += jobs.back().blocks;
+  }
+  if (threads > blocks) threads = static_cast<int>(blocks);
+  if (threads <= 1) {
+    for (Job& job : jobs)
+      job.all.append_blocks(hash_range(job.source, 0, job.blocks, hash_blocks), job.blocks);
+  } else {
+    Cut cut = cut_up(jobs, blocks, threads);
+    parallel_run(threads, [&](int worker) {
+      for (size_t i = cut.begins[worker]; i < cut.begins[worker + 1]; ++i) {
+        Piece& piece = cut.pieces[i];
+        piece.run = hash_range(jobs[piece.job].source, piece.start, piece.end, hash_blocks);
+      }
+    });
+    for (const Piece& piece : cut.pieces)
+      jobs[piece.job].all.append_blocks(piece.run, piece.end - piece.start);
+  }
+  std::vector<DigestWords> found;
+  found.reserve(jobs.size());
+  for (Job& job : jobs) {
+    finish(job.all.values[0], job.all.values[1]);
+    found.push_back({job.all.values[0], job.all.values[1]});
+  }
+  return found;
+}
 
 std::string digest(Dtype dtype, const void* data, const Layout& layout, int threads,
                    const std::string& isa) {
-  const HashBlocks hash_blocks = level_of(isa);
-  const int64_t size = element_bytes(dtype);
-  int64_t bytes = size;
-  for (int64_t count : layout.shape) bytes *= count;
-  const Source source{static_cast<const unsigned char*>(data), size, bytes,
-                      Gather(data, layout, size)};
-  const int64_t blocks = (bytes + kBlockBytes - 1) / kBlockBytes;
-
-  Pair all;
-  all.values[0] = all.values[1] = 1;  // sequences of different lengths differ in degree
-  all.append_both(static_cast<uint64_t>(dtype));
-  all.append_both(layout.shape.size());
-  for (int64_t count : layout.shape) all.append_both(static_cast<uint64_t>(count));
-  if (threads > blocks) threads = static_cast<int>(blocks);
-  if (threads <= 1) {
-    all.append_blocks(hash_range(source, 0, blocks, hash_blocks), blocks);
-  } else {
-    std::vector<Pair> runs(threads);
-    const auto start = [&](int worker) { return blocks * worker / threads; };
-    parallel_run(threads, [&](int worker) {
-      runs[worker] = hash_range(source, start(worker), start(worker + 1), hash_blocks);
-    });
-    for (int worker = 0; worker < threads; ++worker)
-      all.append_blocks(runs[worker], start(worker + 1) - start(worker));
-  }
-  uint64_t a = all.values[0];
-  uint64_t b = all.values[1];
-  finish(a, b);
+  const DigestWords words = digests({{dtype, data, layout}}, threads, isa)[0];
   char hex[33];
-  std::snprintf(hex, sizeof hex, "%016llx%016llx", static_cast<unsigned long long>(a),
-                static_cast<unsigned long long>(b));
+  std::snprintf(hex, sizeof hex, "%016llx%016llx", static_cast<unsigned long long>(words.first),
+                static_cast<unsigned long long>(words.second));
   return hex;
 }
 

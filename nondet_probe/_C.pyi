@@ -1,6 +1,7 @@
 # What csrc/bindings.cpp defines. Addresses are integers (Tensor.data_ptr()).
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 def available_isas() -> list[str]: ...
 def chosen_isa() -> str: ...
@@ -14,6 +15,22 @@ def compare(
 def digest(
     dtype: int, data: int, shape: Sequence[int], strides: Sequence[int], threads: int, isa: str, /
 ) -> str: ...
+
+class OperandReader:
+    def __init__(
+        self,
+        codes: dict[Any, int],
+        tensors: Sequence[type],
+        told: Sequence[type],
+        silent: Sequence[type],
+        strided: object,
+        any_tensor: type,
+        /,
+    ) -> None: ...
+    def digests(
+        self, given: object, tensors: bool, threads: int, alone: int, /
+    ) -> tuple[bytes, str, list[type] | None] | None: ...
+
 def read_stream(data: int, bytes: int, threads: int, isa: str, /) -> int: ...
 def ulp_distance(
     dtype: int, a: int, b: int, elements: int, distances: int, isa: str, /

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nondet_probe.mitigate.reproducible import reproducible as reproducible
     from nondet_probe.probe.checkup import checkup as checkup
     from nondet_probe.probe.cost import cost as cost
+    from nondet_probe.probe.recorder.recording import record as record
     from nondet_probe.probe.rerun import Rerun as Rerun
     from nondet_probe.probe.rerun import rerun as rerun
     from nondet_probe.probe.twin import twin as twin
@@ -59,6 +60,7 @@ _HOMES = {
     "reproducible": "nondet_probe.mitigate.reproducible",
     "checkup": "nondet_probe.probe.checkup",
     "cost": "nondet_probe.probe.cost",
+    "record": "nondet_probe.probe.recorder.recording",
     "Rerun": "nondet_probe.probe.rerun",
     "rerun": "nondet_probe.probe.rerun",
     "twin": "nondet_probe.probe.twin",

@@ -22,6 +22,10 @@ _TARGET_HELP = (
     "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
     "path/to/file.py:function, where the function takes a seed and returns a Workload."
 )
+_SIDE_HELP = (
+    "A trace (the folder that nondet-probe record wrote), or a file of state: .safetensors, or "
+    ".pt, .pth, .bin of torch.save with tensors and plain values only."
+)
 
 app = typer.Typer(
     name="nondet-probe",
@@ -211,6 +215,48 @@ def bench(
     from nondet_probe.cli.bench import bench as run
 
     run(ops, sizes, dtypes, threads, device, repeats, out, as_json)
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help=_SIDE_HELP, metavar="A", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
+
+    Exit codes: 0 equal, 1 different, 2 they cannot be compared.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.diff import diff as run
+
+    run(a, b, html, as_json)
+
+
+@app.command()
+def show(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A trace, or the directory of a checkup, rerun or twin.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ],
+    step: Annotated[
+        int | None, typer.Option(help="Records of this step only; -1 is the setup.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON: of a trace one object a line, a record each.")
+    ] = False,
+) -> None:
+    """List one trace, record by record, or show the result of a run again."""
+    from nondet_probe.cli.listing import show as list_run
+
+    list_run(run, step, as_json)
 
 
 @app.command()

@@ -24,12 +24,11 @@ from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe.checkup import new_record, part
 from nondet_probe.records import RunRecord, save_run
 from nondet_probe.report import outcome, write_report
+from nondet_probe.report.html import REPORT_FILE
 from nondet_probe.workload import WorkloadFactory
 from nondet_probe.workloads.targets import load_target
 
 __all__ = ["Session"]
-
-REPORT_FILE = "report.html"
 
 
 class Session:

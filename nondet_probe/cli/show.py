@@ -20,9 +20,11 @@ from nondet_probe.ops.backends import available
 from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
-from nondet_probe.report import prices, pricetables, tables, verdict
+from nondet_probe.records.trace_reader import Trace
+from nondet_probe.report import prices, pricetables, tables, trace_listing, verdict
+from nondet_probe.report.difference_json import record_json
 
-__all__ = ["show_environment", "show_prices", "show_run"]
+__all__ = ["show_environment", "show_findings", "show_prices", "show_run", "show_trace"]
 
 
 _LEGEND = (
@@ -50,10 +52,11 @@ def _reader_may_leave() -> Iterator[None]:
 
 
 @_reader_may_leave()
-def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
-    """Print `record`; `report` is the page that was written beside it."""
+def show_run(record: RunRecord, report: Path | None, as_json: bool) -> None:
+    """Print `record`; `report` is the page beside it, if there is one."""
     if as_json:
-        _print_json({"verdict": verdict(record), "report": str(report), "record": to_json(record)})
+        page = str(report) if report is not None else None
+        _print_json({"verdict": verdict(record), "report": page, "record": to_json(record)})
         return
     console = _Terminal()
     console.print()
@@ -61,9 +64,10 @@ def show_run(record: RunRecord, report: Path, as_json: bool) -> None:
     for table in tables.summary(record):
         console.print()
         console.print(_rich(table))
-    console.print()
-    console.print("Report: ", end="")
-    console.print(escape(str(report)), soft_wrap=True)
+    if report is not None:
+        console.print()
+        console.print("Report: ", end="")
+        console.print(escape(str(report)), soft_wrap=True)
 
 
 @_reader_may_leave()
@@ -102,6 +106,51 @@ def show_prices(
         console.print(escape(str(path)), soft_wrap=True)
 
 
+@_reader_may_leave()
+def show_findings(
+    said: str,
+    shown: Sequence[tables.Table],
+    limits: Sequence[str],
+    page: Path | None,
+    data: dict[str, Any] | None,
+) -> None:
+    """Print a comparison, or `data` alone as JSON where it is given; `page` is what was written."""
+    if data is not None:
+        _print_json(data | {"report": str(page) if page is not None else None})
+        return
+    console = _Terminal()
+    console.print()
+    console.print(escape(said), style="bold")
+    for table in shown:
+        console.print()
+        console.print(_rich(table))
+    console.print()
+    for sentence in limits:
+        console.print(escape(sentence), style="dim")
+    if page is not None:
+        console.print()
+        console.print("Report: ", end="")
+        console.print(escape(str(page)), soft_wrap=True)
+
+
+@_reader_may_leave()
+def show_trace(trace: Trace, step: int | None, as_json: bool) -> None:
+    """Print what a trace says of itself, then its records, all or those of one step."""
+    if as_json:
+        _print_line({"trace": str(trace.directory), "meta": encode(trace.meta)})
+        for record in trace.records(step):
+            _print_line(record_json(record))
+        return
+    console = _Terminal()
+    console.print()
+    for table in trace_listing.overview(trace):
+        console.print(_rich(table))
+        console.print()
+    # Line by line, not as a table: it would be held back until the last record was read.
+    for line in trace_listing.lines(trace, step):
+        print(line)
+
+
 def show_environment(as_json: bool) -> None:
     """Print machine, versions and switches as found, and the backends of ops."""
     listed = {b.name: {"usable": b.usable, "reason": b.reason} for b in available()}
@@ -126,6 +175,10 @@ def _rich(table: tables.Table) -> Table:
     for row in table.rows:
         shown.add_row(*(escape(cell) for cell in row))
     return shown
+
+
+def _print_line(data: dict[str, Any]) -> None:
+    print(json.dumps(data, allow_nan=False))
 
 
 def _print_json(data: dict[str, Any]) -> None:

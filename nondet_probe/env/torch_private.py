@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +27,7 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "call_keywords",
     "calls_are_watched",
     "cpu_overloads",
     "current_autograd_node",
@@ -130,6 +131,20 @@ def frame_mark(code: CodeType) -> str | None:
         if code.co_qualname == name and file.endswith(end):
             return mark
     return None
+
+
+def call_keywords(hook: FrameType) -> dict[str, Any] | None:
+    """Of the module call that runs a global forward hook, or pre-hook: its keyword arguments. hook:
+    the frame of the hook itself. None where they are not found.
+
+    The public `with_kwargs=True` is for forward hooks only, which come too late, and torch never
+    takes such a hook off one of its lists again, so that it goes on warning of global hooks.
+    """
+    caller = hook.f_back
+    if caller is None or caller.f_code.co_name not in ("inner", "_call_impl"):
+        return None
+    found = caller.f_locals.get("kwargs")
+    return found if isinstance(found, dict) else None
 
 
 def hidden_from_modes() -> AbstractContextManager[object]:

@@ -10,7 +10,6 @@ import linecache
 import sys
 import sysconfig
 import threading
-import weakref
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from nondet_probe.env.torch_private import (
     frame_mark,
     last_sequence_number,
 )
+from nondet_probe.probe.names import Names
 
 __all__ = ["Place", "Places", "source_text"]
 
@@ -41,13 +41,15 @@ _KEPT_NODES = 1 << 18
 
 class Place(NamedTuple):
     """phase: "forward", "backward" or "optimizer". module: path in the model, None outside of it.
-    file, line: None where no user code is known. note: what to show in place of the source line."""
+    file, line: None where no user code is known. note: what to show in place of the source line.
+    again: a forward that runs once more within the backward pass, as under checkpointing."""
 
     phase: str
     module: str | None
     file: str | None
     line: int | None
     note: str | None = None
+    again: bool = False
 
 
 def source_text(place: Place) -> str | None:
@@ -74,17 +76,13 @@ class Places:
     """Finds the place of each op call; fed with every call, since a backward op is named by the
     forward call that made its node."""
 
-    def __init__(self, model: torch.nn.Module | None = None) -> None:
-        self._model = model
+    def __init__(self, model: torch.nn.Module | None = None, names: Names | None = None) -> None:
+        self._names = names if names is not None else Names(model)
         # By id, since hashing a code object reads all of it; holding it keeps the id its own.
         self._kinds: dict[int, tuple[str, CodeType]] = {}
-        self._paths: dict[int, tuple[weakref.ref[torch.nn.Module], str]] = {}
-        self._parameters: dict[int, tuple[weakref.ref[torch.Tensor], str, str]] = {}
         # By thread, since each counts its nodes by itself.
         self._made: dict[int, dict[int, Place]] = {}
         self._seen: dict[int, int] = {}
-        if model is not None:
-            self._learn(model, "")
         self.start()
 
     def start(self) -> None:
@@ -96,11 +94,14 @@ class Places:
     def locate(self) -> Place:
         """The place of the op that is being dispatched. Call it before the op runs."""
         node = current_autograd_node()
-        phase, module, code, line = self._read_stack(sys._getframe(1), node is not None)
+        phase, module, code, line, called = self._read_stack(sys._getframe(1), node is not None)
         if node is not None and phase == "backward" and code is None:
             place = self._of_node(node)
+            if called:
+                place = place._replace(module=module, note=None, again=True)
         else:
-            place = Place(phase, module, code.co_filename if code is not None else None, line)
+            file = code.co_filename if code is not None else None
+            place = Place(phase, module, file, line, None, called and phase == "backward")
         number = self._new_node()
         if number is not None:
             self._remember(number, place)
@@ -113,7 +114,8 @@ class Places:
 
     def _read_stack(
         self, frame: FrameType | None, in_backward: bool
-    ) -> tuple[str, str | None, CodeType | None, int | None]:
+    ) -> tuple[str, str | None, CodeType | None, int | None, bool]:
+        """(phase, module, code and line of the user's, whether a module is being called)."""
         code: CodeType | None = None
         line: int | None = None
         calls: list[FrameType] = []
@@ -140,7 +142,7 @@ class Places:
                 in_backward = True
             frame = frame.f_back
         phase = "optimizer" if optimizer else "backward" if in_backward else "forward"
-        return phase, self._module(calls), code, line
+        return phase, self._module(calls), code, line, bool(calls)
 
     def _module(self, calls: list[FrameType]) -> str | None:
         """Path of the innermost module that is known; of an unknown model, the outermost one counts
@@ -149,24 +151,12 @@ class Places:
             path = self._path(call)
             if path is not None:
                 return path
-        if self._model is not None or not calls:
+        if not calls or self._names.of_root(calls[-1].f_locals["self"]) is None:
             return None
-        root = calls[-1].f_locals["self"]
-        self._learn(root, type(root).__name__)
         return self._module(calls)
 
     def _path(self, call: FrameType) -> str | None:
-        module = call.f_locals["self"]
-        known = self._paths.get(id(module))
-        return known[1] if known is not None and known[0]() is module else None
-
-    def _learn(self, root: torch.nn.Module, name: str) -> None:
-        for path, module in root.named_modules():
-            full = f"{name}.{path}" if name and path else name or path
-            self._paths[id(module)] = weakref.ref(module), full
-            for own, parameter in module.named_parameters(recurse=False):
-                of_it = f"{full}.{own}" if full else own
-                self._parameters[id(parameter)] = weakref.ref(parameter), full, of_it
+        return self._names.path(call.f_locals["self"])
 
     def _of_node(self, node: Any) -> Place:
         name = node.name()
@@ -180,8 +170,9 @@ class Places:
         return found.pop()._replace(phase="backward")
 
     def _of_gradient(self, parameter: torch.Tensor) -> Place:
-        reference, module, name = self._parameters.get(id(parameter), (None, None, ""))
-        if reference is not None and reference() is parameter:
+        known = self._names.parameter(parameter)
+        if known is not None:
+            module, name = known
             return Place("backward", module, None, None, f"gradient of {name}")
         shape = "x".join(map(str, parameter.shape))
         return Place("backward", None, None, None, f"gradient of a leaf tensor [{shape}]")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nondet_probe.records.trace import TraceCoverage, TraceRecord
+from nondet_probe.records.schema import Fix
+from nondet_probe.records.trace import TraceCoverage, TraceMeta, TraceRecord
 
-__all__ = ["Cause", "Change", "Root", "TraceDifference", "Tried"]
+__all__ = ["Cause", "Change", "Root", "StepCount", "TraceDifference"]
 
 
 @dataclass
@@ -20,24 +21,12 @@ class Change:
 
 
 @dataclass
-class Tried:
-    """A change tried on a root's op, executed again on the tensors it had. differing: of
-    `executions` those whose bits were not those of the first; ratio: its time to that without."""
-
-    name: str
-    how: str
-    executions: int
-    differing: int
-    ratio: float | None = None
-    error: str | None = None
-
-
-@dataclass
 class Cause:
     """What executing a root's op again showed, on the tensors of a replay of run a.
 
     element: flat index of the first one that differed, of `elements`; ulps: its distance; text: the
-    cause in words, as far as the executions prove it; tried: fixes. missing: what could not be got.
+    cause in words, as far as the executions prove it; tried: fixes, on that call. missing: what
+    could not be got.
     """
 
     element: int | None = None
@@ -46,7 +35,7 @@ class Cause:
     executions: int = 0
     differing: int = 0
     text: str | None = None
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Fix] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -64,6 +53,20 @@ class Root:
 
 
 @dataclass
+class StepCount:
+    """What became of the records of one phase of one step. equal, roots, propagated: pairs of
+    records; only_a, only_b: records that were not aligned."""
+
+    step: int
+    phase: str
+    equal: int = 0
+    roots: int = 0
+    propagated: int = 0
+    only_a: int = 0
+    only_b: int = 0
+
+
+@dataclass
 class TraceDifference:
     """What `diff` says of two traces.
 
@@ -74,7 +77,8 @@ class TraceDifference:
     one first; propagated: differing records that are no roots. compared: pairs of records.
     alignment: the method in words; not_aligned_a, not_aligned_b: records of one side only, by site
     and count, most frequent first. environment: what differs between the runs' descriptions,
-    switches before all. warnings: sentences without a full stop.
+    switches before all. warnings: sentences without a full stop. steps: in order of step and phase,
+    empty where they were not counted. meta_a, meta_b: what the runs say of themselves.
     """
 
     equal: bool
@@ -93,6 +97,8 @@ class TraceDifference:
     inputs_equal: bool | None = None
     propagated: int = 0
     roots: list[Root] = field(default_factory=list)
+    # Roots beyond the first thousand, which are only counted.
+    more_roots: int = 0
     not_aligned_a: dict[str, int] = field(default_factory=dict)
     not_aligned_b: dict[str, int] = field(default_factory=dict)
     environment: list[Change] = field(default_factory=list)
@@ -101,3 +107,6 @@ class TraceDifference:
     collision_bound: float = 0.0
     cause: Cause | None = None
     warnings: list[str] = field(default_factory=list)
+    steps: list[StepCount] = field(default_factory=list)
+    meta_a: TraceMeta | None = None
+    meta_b: TraceMeta | None = None

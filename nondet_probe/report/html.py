@@ -22,7 +22,10 @@ from nondet_probe.report.words import outcome, verdict
 if TYPE_CHECKING:
     import jinja2
 
-__all__ = ["render", "template", "write_page", "write_report"]
+__all__ = ["REPORT_FILE", "render", "template", "write_page", "write_report"]
+
+REPORT_FILE = "report.html"
+"""Its name in a run directory."""
 
 _NAMES = {
     "clean": "No nondeterminism seen",

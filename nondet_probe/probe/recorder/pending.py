@@ -13,7 +13,9 @@ from torch import Tensor
 
 from nondet_probe.records.trace import Words
 
-__all__ = ["OnDevice", "Pending", "combined", "settled"]
+__all__ = ["OnDevice", "Pending", "combined", "combined_bytes", "settled"]
+
+_TWO = struct.Struct("<2q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +30,24 @@ class OnDevice:
 class Pending:
     """A digest of several, of which some lie on a device. text: as for `combined`."""
 
-    parts: Sequence[Words | OnDevice]
-    text: str
+    parts: Sequence[Words | OnDevice | Pending]
+    text: str = ""
 
 
 def combined(parts: Sequence[Words], text: str = "") -> Words:
     """Of one digest itself; of several, or beside a text, blake2b-128 of them in order (each two
     little-endian 64-bit numbers) and the text in UTF-8."""
-    if len(parts) == 1 and not text:
-        return parts[0]
-    whole = hashlib.blake2b(
-        struct.pack(f"<{2 * len(parts)}q", *[word for part in parts for word in part]),
-        digest_size=16,
-    )
-    whole.update(text.encode("utf-8", "surrogatepass"))
-    first, second = struct.unpack("<2q", whole.digest())
-    return first, second
+    return combined_bytes(b"".join(_TWO.pack(*part) for part in parts), text)
+
+
+def combined_bytes(digests: bytes, text: str = "") -> Words:
+    """The same of digests that are 16 bytes each already."""
+    if len(digests) == 16 and not text:
+        return _TWO.unpack(digests)
+    whole = hashlib.blake2b(digests, digest_size=16)
+    if text:
+        whole.update(text.encode("utf-8", "surrogatepass"))
+    return _TWO.unpack(whole.digest())
 
 
 def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[Any, ...]]:
@@ -54,9 +58,7 @@ def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[An
     for _, _, inputs, outputs, value in waiting:
         for one in (inputs, outputs):
             if isinstance(one, Pending):
-                for part in one.parts:
-                    if isinstance(part, OnDevice):
-                        there[id(part.words)] = part.words
+                there.update(_tensors_of(one))
         if isinstance(value, Tensor):
             there[id(value)] = value
     read = _read(there)
@@ -66,13 +68,28 @@ def settled(rows: Iterable[tuple[int, int, Any, Any, Any]]) -> Iterator[tuple[An
         yield step, site, _settle(inputs, read), _settle(outputs, read), value
 
 
+def _tensors_of(pending: Pending) -> Iterator[tuple[int, Tensor]]:
+    for part in pending.parts:
+        if isinstance(part, OnDevice):
+            yield id(part.words), part.words
+        elif isinstance(part, Pending):
+            yield from _tensors_of(part)
+
+
 def _settle(one: Words | Pending | None, read: dict[int, Any]) -> Words | None:
-    if not isinstance(one, Pending):
-        return one
-    words = [
-        tuple(read[id(part.words)][part.row]) if isinstance(part, OnDevice) else part
-        for part in one.parts
-    ]
+    return _settled_words(one, read) if isinstance(one, Pending) else one
+
+
+def _settled_words(one: Pending, read: dict[int, Any]) -> Words:
+    words: list[Words] = []
+    for part in one.parts:
+        if isinstance(part, OnDevice):
+            first, second = read[id(part.words)][part.row]
+            words.append((first, second))
+        elif isinstance(part, Pending):
+            words.append(_settled_words(part, read))
+        else:
+            words.append(part)
     return combined(words, one.text)
 
 

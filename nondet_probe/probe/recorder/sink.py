@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from nondet_probe.env.torch_private import has_compiled_code, hidden_from_modes
-from nondet_probe.errors import UsageError
+from nondet_probe.errors import RecordError
 from nondet_probe.probe.recorder.pending import Pending, settled
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceMeta, Words
 
@@ -55,7 +55,9 @@ class Writer(Protocol):
 
 class Sink:
     """step: the one that runs, SETUP before the first. active: whether it is recorded. level,
-    inputs: of the recording, as in `TraceMeta`, which also holds the names asked for.
+    inputs: of the recording, as in `TraceMeta`, which also holds the names asked for, checked.
+    seconds: that the parts took in this step; they add their own. backward_runs: within a backward
+    pass that the program's thread began. failure: why nothing more can be written.
 
     schedule: which steps are recorded; None for all, and for the setup. A step that a schedule
     leaves out costs nothing but the counting.
@@ -63,8 +65,6 @@ class Sink:
 
     def __init__(self, writer: Writer, *, schedule: Schedule | None = None) -> None:
         meta = writer.meta
-        if meta.level not in LEVELS:
-            raise UsageError(f"level {meta.level!r}: one of {', '.join(LEVELS)}")
         self.level = meta.level
         self.inputs = meta.inputs
         self.step = SETUP
@@ -73,7 +73,7 @@ class Sink:
         self.backward_runs = False
         self._writer = writer
         self._schedule = schedule
-        self._names = pattern(meta.names)
+        self._names = _ALL if meta.names is None else re.compile(meta.names)
         self._wanted: dict[str, bool] = {}
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
@@ -81,18 +81,23 @@ class Sink:
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
+        self.failure: RecordError | None = None
         _sinks.add(self)
 
     def records(self, level: str) -> bool:
         """Whether the recording is of this level or a finer one."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
+    def owns_thread(self) -> bool:
+        """Whether this is the thread that the recording began on."""
+        return threading.get_ident() == self._thread
+
     def sees(self) -> bool:
         """Whether what runs now, on this thread, is to be recorded; counted where it is not for
         being on another one. A backward pass that the program's thread began counts as its own."""
         if not self.active:
             return False
-        if threading.get_ident() != self._thread and not self.backward_runs:
+        if not self.backward_runs and not self.owns_thread():
             self.not_covered(_OTHER_THREADS)
             return False
         return True
@@ -132,7 +137,6 @@ class Sink:
             self._writer.add(self.step, number, inputs, outputs, value)
         else:
             self._pending.append((self.step, number, inputs, outputs, value))
-        self._writer.meta.coverage.records += 1
 
     def not_covered(self, reason: str, times: int = 1) -> None:
         """Something could not be seen."""
@@ -160,13 +164,13 @@ class Sink:
 
     def begin_step_if_setup(self) -> None:
         """The first batch is drawn, or the first forward begins: the setup is over."""
-        if self.step == SETUP and threading.get_ident() == self._thread and not self._switched_off:
+        if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
             self._begin(0)
 
     def end_step(self) -> None:
         """The step that runs is over, and the next one begins."""
-        if self._switched_off or threading.get_ident() != self._thread:
+        if self._switched_off or not self.owns_thread():
             return
         self.begin_step_if_setup()
         if self.active:
@@ -182,7 +186,6 @@ class Sink:
             return
         self._finish(whole=False)
         self.switch_off()
-        self._writer.update()
 
     def switch_off(self) -> None:
         """As in a forked child: nothing is recorded or written any more."""
@@ -191,6 +194,8 @@ class Sink:
 
     def _begin(self, step: int) -> None:
         self.step = step
+        if self._switched_off:
+            return
         self.active = self._schedule is None or self._schedule(step) in _RECORDED
         self._began = time.perf_counter()
         if self.active:
@@ -211,7 +216,13 @@ class Sink:
         for step, site, inputs, outputs, value in settled(self._pending):
             self._writer.add(step, site, inputs, outputs, value)
         self._pending.clear()
-        self._writer.flush()
+        try:
+            self._writer.flush()
+        except RecordError as error:
+            # The program goes on; it would not know what to do with this.
+            self.failure = error
+            self.switch_off()
+            return
         now = time.perf_counter()
         self.seconds += now - start
         cost = self._writer.meta.cost
@@ -220,16 +231,6 @@ class Sink:
             cost.seconds += now - self._began
             cost.probe_seconds += self.seconds
         self.seconds = 0.0
-
-
-def pattern(names: str | None) -> re.Pattern[str]:
-    """The regular expression of the names; UsageError when it is none."""
-    if names is None:
-        return _ALL
-    try:
-        return re.compile(names)
-    except re.error as error:
-        raise UsageError(f"names={names!r} is no regular expression: {error}") from None
 
 
 # A forked child inherits the parts, the writer and a dead pool of threads: it must use none.

@@ -1,0 +1,76 @@
+"""What of two traces can be compared at all."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nondet_probe.errors import RecordError
+from nondet_probe.probe.differ.sides import Side
+from nondet_probe.records.trace_reader import Trace
+
+__all__ = ["ended_early", "scope"]
+
+
+def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
+    """The records that both recordings were asked for, and in words what was left out.
+
+    Raises RecordError where the digests are of two formats: then nothing can be compared.
+    """
+    if a.meta.digest_format != b.meta.digest_format:
+        raise RecordError(
+            f"{a.directory} has digests of format {a.meta.digest_format!r}, {b.directory} of "
+            f"{b.meta.digest_format!r}: they cannot be compared, record one of the runs again"
+        )
+    told = []
+    if a.meta.rank != b.meta.rank:
+        told.append(f"rank {a.meta.rank} of run a is compared with rank {b.meta.rank} of run b")
+    if a.meta.world != b.meta.world:
+        told.append(f"run a has {a.meta.world} processes and run b has {b.meta.world}")
+    if a.meta.steps != b.meta.steps:
+        kept_a, kept_b = (np.isin(x.step, y.step) for x, y in ((of_a, of_b), (of_b, of_a)))
+        left = int((~kept_a).sum()), int((~kept_b).sum())
+        of_a, of_b = of_a.at(kept_a), of_b.at(kept_b)
+        told.append(
+            "the runs were recorded for different steps: those that only one has were left out "
+            f"({left[0]} records of run a, {left[1]} of run b)"
+        )
+    if (a.meta.level, a.meta.names) != (b.meta.level, b.meta.names):
+        kept_a, kept_b = (np.isin(x.key, y.key) for x, y in ((of_a, of_b), (of_b, of_a)))
+        left = int((~kept_a).sum()), int((~kept_b).sum())
+        of_a, of_b = of_a.at(kept_a), of_b.at(kept_b)
+        told.append(
+            f"run a was recorded at {_asked(a)}, run b at {_asked(b)}: what only one of them "
+            f"records was left out ({left[0]} records of run a, {left[1]} of run b)"
+        )
+    if a.meta.inputs != b.meta.inputs:
+        told.append(
+            "only one of the runs was recorded with the digests of inputs: those of calls were not "
+            "compared"
+        )
+    return of_a, of_b, told
+
+
+def ended_early(a: Trace, b: Trace) -> list[str]:
+    """Runs that did not come to their end, in words."""
+    told = []
+    for name, trace in (("a", a), ("b", b)):
+        if trace.meta.status == "running":
+            told.append(
+                f"run {name} is still being written, or its process was killed: it is known up to "
+                f"{_last_step(trace)}"
+            )
+        elif trace.meta.status == "failed":
+            why = f" ({trace.meta.failure})" if trace.meta.failure else ""
+            told.append(f"run {name} failed{why}: it is known up to {_last_step(trace)}")
+    return told
+
+
+def _asked(trace: Trace) -> str:
+    names = trace.meta.names
+    return f"level {trace.meta.level}" + (f" for names like {names!r}" if names is not None else "")
+
+
+def _last_step(trace: Trace) -> str:
+    steps = trace.arrays.step
+    last = int(steps.max()) if len(steps) else -1
+    return f"step {last}" if last >= 0 else "its setup"

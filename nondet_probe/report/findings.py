@@ -1,0 +1,61 @@
+"""A page about what was found between two things: a verdict, figures, sections, words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from nondet_probe.report.html import template
+from nondet_probe.report.keyfigures import KeyFigure
+from nondet_probe.report.tables import Table
+
+__all__ = ["Section", "render_findings"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """title; text: what it means; picture: an `<svg>` element that escapes its own texts, with its
+    caption; tables, of which the empty ones are left out; sentences: below all."""
+
+    title: str
+    text: str = ""
+    picture: str | None = None
+    caption: str = ""
+    tables: list[Table] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+
+
+def render_findings(
+    *,
+    outcome: Literal["clean", "nondeterministic", "unknown"],
+    outcome_name: str,
+    verdict: str,
+    subject: str,
+    figures: Sequence[KeyFigure],
+    sections: Sequence[Section],
+    glossary: Mapping[str, str],
+) -> str:
+    """The page as the text of an HTML document; the same arguments give the same bytes.
+
+    Raises UsageError when jinja2 or matplotlib is missing.
+    """
+    page = template("findings.html.jinja")
+    from nondet_probe.report.svg import variables
+
+    shown = []
+    for section in sections:
+        tables = [table for table in section.tables if table.rows]
+        if tables or section.picture or section.sentences:
+            shown.append({**vars(section), "tables": tables})
+    return page.render(
+        outcome=outcome,
+        outcome_name=outcome_name,
+        verdict=verdict,
+        subject=subject,
+        figures=figures,
+        sections=shown,
+        glossary=glossary,
+        light=variables(dark=False),
+        dark=variables(dark=True),
+    )
