@@ -1,6 +1,7 @@
 // Which kernel runs, on how many threads, and how chunks of a row come together; the exact sums.
 #include "cumsum.hpp"
 
+#include <cmath>
 #include <stdexcept>
 #include <vector>
 
@@ -105,10 +106,12 @@ void scan_rows(const Job& job, const Scanner& scanner) {
 
 // ---- exact
 
-// One format, element by element, as bit patterns and integers.
-template <class Pattern, const Format& kFormat>
+// One format, element by element, as bit patterns and integers. Holder: a type that holds its
+// numbers.
+template <class Pattern, class Holder, const Format& kFormat>
 struct Reader {
   using Bits = Pattern;
+  using Number = Holder;
   static constexpr const Format& format = kFormat;
   static constexpr int kFractionBits = kFormat.precision - 1;
   // The biased exponent of infinities and NaNs.
@@ -190,16 +193,47 @@ struct InIntegers {
   __int128 total(int64_t row, int64_t chunk) const {
     return add(row, chunk, 0, [](int64_t, __int128) {});
   }
+  // In the default floating-point mode.
   __int128 scan(int64_t row, int64_t chunk, __int128 offset) const {
     const int64_t first = chunk * kScanChunk;
     char* to = job.to(row, first);
+    const Quickly quickly(range.unit);
     const __int128 behind = add(row, chunk, offset, [&](int64_t i, __int128 sum) {
-      const bool negative = sum < 0 || first + i < range.negative_zeros;
-      const unsigned __int128 magnitude = static_cast<unsigned __int128>(sum < 0 ? -sum : sum);
-      Reader::store(round_leading({magnitude, range.unit, false}, negative, Reader::format), to, i);
+      const bool negative_zero = first + i < range.negative_zeros;
+      uint64_t bits;
+      if (negative_zero || !quickly.round(sum, bits)) {
+        const unsigned __int128 magnitude = static_cast<unsigned __int128>(sum < 0 ? -sum : sum);
+        const bool negative = sum < 0 || negative_zero;
+        bits = round_leading({magnitude, range.unit, false}, negative, Reader::format);
+      }
+      Reader::store(bits, to, i);
     });
     return behind - offset;
   }
+
+ private:
+  // Small sums are rounded by the machine, when it converts an integer. The product with the unit,
+  // 2^exponent, is then exact or infinite: a sum that had to be rounded is no subnormal. Sums for
+  // elements of 16 bits are not rounded here but once, to their format.
+  struct Quickly {
+    using Number = typename Reader::Number;
+    static constexpr int64_t kExact = int64_t{1} << 53;
+    Number unit;
+
+    explicit Quickly(int exponent) : unit(std::ldexp(Number{1}, exponent)) {}
+    // Whether the sum is small enough; else `bits` are of no use.
+    bool round(__int128 sum, uint64_t& bits) const {
+      const int64_t word = static_cast<int64_t>(sum);
+      const Number number = static_cast<Number>(word) * unit;
+      if constexpr (sizeof(Number) == sizeof(typename Reader::Bits)) {
+        bits = __builtin_bit_cast(typename Reader::Bits, number);
+        return word == sum;
+      } else {
+        bits = round_double(number, Reader::format);
+        return sum < kExact && sum > -kExact;
+      }
+    }
+  };
 };
 
 // The row in the wide accumulator, every sum rounded from a copy of it.
@@ -252,13 +286,13 @@ void cumsum_exact(const Job& job) {
 void cumsum_exact(const Job& job, Dtype dtype) {
   switch (dtype) {
     case Dtype::float64:
-      return cumsum_exact<Reader<uint64_t, kFormat64>>(job);
+      return cumsum_exact<Reader<uint64_t, double, kFormat64>>(job);
     case Dtype::float32:
-      return cumsum_exact<Reader<uint32_t, kFormat32>>(job);
+      return cumsum_exact<Reader<uint32_t, float, kFormat32>>(job);
     case Dtype::bfloat16:
-      return cumsum_exact<Reader<uint16_t, kFormatBf16>>(job);
+      return cumsum_exact<Reader<uint16_t, double, kFormatBf16>>(job);
     default:
-      return cumsum_exact<Reader<uint16_t, kFormat16>>(job);
+      return cumsum_exact<Reader<uint16_t, double, kFormat16>>(job);
   }
 }
 

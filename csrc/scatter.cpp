@@ -118,6 +118,52 @@ void add_chunks(Scattering<T>& job, typename Element<T>::Sum* sums) {
   });
 }
 
+// An index along one dimension, strictly in order: each worker has tables of its own (the dimensions
+// before that one) or columns (those behind it).
+template <class T>
+void add_along(Scattering<T>& job, typename Element<T>::Sum* sums) {
+  using Sum = typename Element<T>::Sum;
+  constexpr int64_t kLine = 64 / sizeof(Sum);
+  const auto [size, inner, span] = job.job.grid;
+  const int64_t tables = job.job.n / span, lines = (inner + kLine - 1) / kLine;
+  const int most = workers_for(job.job.n / kWorkerElements, job.threads);
+  // A narrow band takes as long as all columns: the lines between those of the band come with them.
+  const int bands = workers_for(lines / 16, most);
+  const bool by_columns = tables < bands;
+  const int workers = by_columns ? bands : workers_for(tables, most);
+  each_task(workers, workers, [&, size = size, inner = inner, span = span](int, int64_t part) {
+    Patch patch{0, size, inner, 0, inner};
+    int64_t table = 0, end = tables;
+    if (by_columns) {
+      patch.first = lines * part / workers * kLine;
+      patch.end = std::min(inner, lines * (part + 1) / workers * kLine);
+    } else {
+      table = tables * part / workers;
+      end = tables * (part + 1) / workers;
+    }
+    const int64_t bytes = size * (patch.end - patch.first) * static_cast<int64_t>(sizeof(Sum));
+    for (; table < end; ++table) {
+      Sum* to = sums + table * size * inner;
+      const int64_t first = table * span, rows = span / inner;
+      const int64_t* index = job.job.index + first;
+      const bool far = bytes > kFarBytes;
+      int64_t added = span;
+      if (inner == 1)
+        added = job.kernels.add(to, index, job.source(first), span, size, far);
+      else
+        added = job.kernels.add_columns(to, index, job.source(first), rows, patch, far);
+      if (added < span) return job.note_bad(first + added);
+      T* out = job.out() + (to - sums);
+      if (!by_columns) {
+        round_all(to, out, size * inner);
+        continue;
+      }
+      for (int64_t i = patch.first; i < size * inner; i += inner)
+        round_all(to + i, out + i, patch.end - patch.first);
+    }
+  });
+}
+
 // Whole rows, in order: each worker has columns of its own, or destinations where the rows are short.
 template <class T>
 void add_rows(Scattering<T>& job) {
@@ -146,14 +192,18 @@ template <class T>
 void scatter_ordered(Scattering<T>& job) {
   using Sum = typename Element<T>::Sum;
   constexpr bool kInPlace = sizeof(T) == sizeof(Sum);
+  const auto add_elements = [&](Sum* sums) {
+    const bool along = job.job.strict && job.job.grid.size > 0 && !job.job.wrap;
+    return along ? add_along(job, sums) : add_chunks(job, sums);
+  };
   if constexpr (kInPlace) {
-    if (job.job.columns == 1) return add_chunks(job, job.out());
+    if (job.job.columns == 1) return add_elements(job.out());
     return add_rows(job);
   } else {
     if (job.job.columns == 1) {
       Table<Sum> sums(job.cells());
       job.kernels.widen(job.out(), job.cells(), sums.data());
-      return add_chunks(job, sums.data());
+      return add_elements(sums.data());
     }
     each_group(job, [&](T* cells, const RowGroup& group) {
       Sum sums[kRowWidth];

@@ -107,6 +107,10 @@ struct ScatterKernels {
   // Adds until an index is not in [0, cells); the number of elements added.
   int64_t (*add)(void* sums, const int64_t* index, const void* source, int64_t n, int64_t cells,
                  bool far);
+  // Adds single elements to their own columns of a patch that has all rows of the table; there are
+  // `rows` rows of as many columns. Where an index is not in [0, patch.high), else behind the last.
+  int64_t (*add_columns)(void* sums, const int64_t* index, const void* source, int64_t rows,
+                         const Patch& patch, bool far);
   // All of the table, and the source's dtype: null for those of 16 bits.
   void (*add_patch)(void* sums, const int64_t* index, const void* source, int64_t n,
                     const Patch& patch);

@@ -184,6 +184,58 @@ int64_t add(void* to, const int64_t* index, const void* data, int64_t n, int64_t
              : add_all<T, false>(sums, index, source, n, cells);
 }
 
+// The same where each element keeps its column: `rows` rows of them, of which those of the patch's
+// columns are added.
+template <class T, bool kFar>
+NDP_INLINE int64_t add_below(SumOf<T>* __restrict sums, const int64_t* index, const T* source,
+                             int64_t rows, const Patch& patch) {
+  constexpr int64_t kLine = 64 / sizeof *index;
+  const int64_t columns = patch.columns, width = patch.end - patch.first;
+  const int64_t ahead = 512 / width + 1, early = 64 / width + 1;  // in rows
+  const uint64_t size = static_cast<uint64_t>(patch.high);
+  SumOf<T> room[kBlock];
+  for (int64_t row = 0; row < rows; ++row) {
+    const bool fetched = kFar && row + early < rows;
+    for (int64_t first = patch.first; first < patch.end; first += kBlock) {
+      const int64_t count = patch.end - first < kBlock ? patch.end - first : kBlock;
+      const int64_t start = row * columns + first;
+      const int64_t* at = index + start;
+      const auto* x = in_sums(source + start, count, room);
+      const auto one = [&](int64_t j) __attribute__((always_inline)) {
+        if (static_cast<uint64_t>(at[j]) >= size) return false;
+        if (fetched)
+          __builtin_prefetch(
+              reinterpret_cast<const void*>(
+                  reinterpret_cast<uintptr_t>(sums + first + j) +
+                  static_cast<uintptr_t>(at[j + early * columns]) * columns * sizeof *sums),
+              1);
+        sums[at[j] * columns + first + j] += x[j];
+        return true;
+      };
+      int64_t j = 0;
+      for (; j + kLine <= count; j += kLine) {
+        __builtin_prefetch(at + j + ahead * columns);
+        if (j * sizeof(T) % 64 == 0) __builtin_prefetch(source + start + j + ahead * columns);
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < kLine; ++k)
+          if (!one(j + k)) return start + j + k;
+      }
+      for (; j < count; ++j)
+        if (!one(j)) return start + j;
+    }
+  }
+  return rows * columns;
+}
+
+template <class T>
+int64_t add_columns(void* to, const int64_t* index, const void* data, int64_t rows,
+                    const Patch& patch, bool far) {
+  auto* sums = static_cast<SumOf<T>*>(to);
+  const T* source = static_cast<const T*>(data);
+  return far ? add_below<T, true>(sums, index, source, rows, patch)
+             : add_below<T, false>(sums, index, source, rows, patch);
+}
+
 // Rows to look ahead: they lie anywhere, and the prefetcher cannot know.
 constexpr int64_t kAhead = 4;
 
@@ -298,6 +350,7 @@ constexpr ScatterKernels kKernels{
     keep_between<T>,
     widen<T>,
     add<T>,
+    add_columns<T>,
     patch_kernel<T>(),
     add_group<T>,
     add_exactly<T>,

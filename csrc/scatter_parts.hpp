@@ -202,6 +202,12 @@ class Scattering {
     }
   }
 
+  void note_bad(int64_t position) {
+    int64_t seen = bad_;
+    while (position < seen && !bad_.compare_exchange_weak(seen, position)) {
+    }
+  }
+
   // The position of the first bad index that any worker met, or -1.
   int64_t bad() const { return bad_ == kNone ? -1 : bad_.load(); }
 
@@ -210,12 +216,6 @@ class Scattering {
   static constexpr int64_t kBlock = 1024;
 
   bool is_all(int64_t low, int64_t high) const { return low == 0 && high == job.destinations; }
-
-  void note_bad(int64_t position) {
-    int64_t seen = bad_;
-    while (position < seen && !bad_.compare_exchange_weak(seen, position)) {
-    }
-  }
 
   std::atomic<int64_t> bad_{kNone};
 };

@@ -15,6 +15,7 @@ from nondet_probe.cli import exit_codes
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
+    from nondet_probe.cli.subject import Subject
 
 __all__ = ["app", "main"]
 
@@ -41,7 +42,33 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(help=_TARGET_HELP, metavar="TARGET", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed given to the workload and to every random stream.")]
-K = Annotated[int, typer.Option("--k", help="Executions of each op, the original included.")]
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        help=_TARGET_HELP + " Or a training script, unchanged, with its arguments after --.",
+        metavar="TARGET | -- SCRIPT [ARGS]...",
+        show_default=False,
+    ),
+]
+IsModule = Annotated[
+    bool, typer.Option("-m", help="Run a module as the script: -m -- package.module [ARGS].")
+]
+K = Annotated[
+    int | None,
+    typer.Option(
+        "--k",
+        help="Executions of each op, the original included; default: 2, and 20 of what is suspect.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        help="MiB that executing one op again may take; beyond it a call is not covered. "
+        "Default: 4096.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
@@ -73,7 +100,7 @@ def checkup(
     target: Target,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Training steps of the twin.")] = 100,
-    k: K = 5,
+    k: K = None,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
@@ -98,26 +125,76 @@ def checkup(
 
 @app.command()
 def rerun(
-    target: Target,
+    context: typer.Context,
+    target: Targets,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
-    k: K = 5,
+    k: K = None,
+    memory: Memory = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Also ask of each op whether its bits change with the threads, the batch, and "
+            "what new memory holds.",
+        ),
+    ] = False,
+    module: IsModule = False,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Execute every op of a training step K times and name those whose bits differ."""
-    session = _session("rerun", target, seed, threads, out, as_json)
+    """Execute every op of a training step K times and name those whose bits differ.
 
-    def body() -> None:
-        from nondet_probe.probe.rerun import rerun as run
+    Of a workload, or of a training script: that one is stopped after its optimizer's first steps.
+    """
+    from nondet_probe.cli.measure import rerun as run
 
-        with session.part("rerun"):
-            session.record.rerun = run(
-                session.factory(), seed=seed, steps=steps, k=k, progress=session.progress
-            )
+    run(_subject(context, target, module), seed, steps, k, memory, sweep, threads, out, as_json)
 
-    session.run(body)
+
+@app.command()
+def audit(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
+    k: K = None,
+    memory: Memory = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Merge what was measured of each op into this JSON table."),
+    ] = None,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Which determinism is requested and which is in force; what the bits of each op depend on."""
+    from nondet_probe.cli.measure import audit as run
+
+    subject = _subject(context, target, module)
+    run(subject, seed, steps, k, memory, catalogue, threads, out, as_json)
+
+
+@app.command()
+def cost(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to time in each way.")] = 10,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """What determinism costs a training step, and which ops pay; is filling new memory needed?
+
+    A script is run in several processes at once, whose steps take turns.
+    """
+    from nondet_probe.cli.measure import cost as run
+
+    run(_subject(context, target, module), seed, steps, threads, out, as_json)
 
 
 @app.command()
@@ -203,7 +280,7 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(help="Thread counts, such as 1,2; default: torch's own.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Only cpu so far.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Samples of every call, and results compared.")] = 20,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: runs/<time>-bench-<ops>.")
@@ -266,6 +343,15 @@ def env(as_json: Json = False) -> None:
     from nondet_probe.cli.show import show_environment
 
     show_environment(as_json)
+
+
+def _subject(context: typer.Context, target: list[str], module: bool) -> Subject:
+    from nondet_probe.cli.subject import subject_of
+
+    given = context.get_parameter_source("seed")
+    return subject_of(
+        target, module=module, seeded=given is not None and given.name == "COMMANDLINE"
+    )
 
 
 def _session(

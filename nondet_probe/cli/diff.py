@@ -23,7 +23,7 @@ from nondet_probe.records.difference import TraceDifference
 from nondet_probe.records.store import RECORD_FILE
 from nondet_probe.records.trace_reader import open_trace
 from nondet_probe.report.difference_json import difference_json, states_json
-from nondet_probe.report.difference_limits import limits
+from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_page import render_difference
 from nondet_probe.report.difference_tables import summary
 from nondet_probe.report.difference_words import difference_verdict, unaligned
@@ -44,6 +44,7 @@ class _Told(NamedTuple):
     """What is said of a comparison, and the exit code; page and data are made when asked for."""
 
     verdict: str
+    notes: list[str]
     tables: list[Table]
     limits: list[str]
     page: Callable[[], str]
@@ -64,7 +65,8 @@ def diff(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
         raise UsageError(str(error)) from error
     if html is not None:
         write_page(told.page(), html)
-    show_findings(told.verdict, told.tables, told.limits, html, told.data() if as_json else None)
+    data = told.data() if as_json else None
+    show_findings(told.verdict, told.notes, told.tables, told.limits, html, data)
     raise typer.Exit(told.code)
 
 
@@ -108,6 +110,7 @@ def _of_traces(a: Path, b: Path) -> _Told:
     code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
     return _Told(
         difference_verdict(found),
+        notes(found),
         summary(found),
         limits(found),
         lambda: render_difference(found),
@@ -151,6 +154,7 @@ def _of_states(a: Path, b: Path) -> _Told:
     code = exit_codes.FOUND if found.differences else exit_codes.USAGE
     return _Told(
         states_verdict(found),
+        [],
         states_summary(found),
         state_limits(found),
         lambda: render_states(found),

@@ -139,9 +139,9 @@ def matmul(
     backend that cannot be used, or an unknown NONDET_PROBE_ISA.
     """
     find("matmul", variant)
-    for factor in (a, b):
-        if not isinstance(factor, Tensor):
-            raise TypeError(f"matmul takes two torch.Tensors, got {type(factor).__name__}")
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        other = b if isinstance(a, Tensor) else a
+        raise TypeError(f"matmul takes two torch.Tensors, got {type(other).__name__}")
     result: Tensor
     if backend is not None or a.is_cuda:
         kernels = backends.kernels("matmul", variant, backend, a, b, threads=threads)

@@ -86,7 +86,7 @@ def _check(input: Tensor, dim: int, index: Tensor, src: Tensor, variant: str) ->
     check_index_dtype("scatter_add", index, (torch.int64, torch.int32))
     dim = axis("scatter_add", dim, input.dim())
     shape = index.shape
-    if input.dim() == index.dim() == 1 and index.shape == src.shape:
+    if len(shape) == input.dim() == 1 and shape == src.shape:
         return dim
     same_dims = len(shape) == input.dim() == src.dim()
     if not same_dims or not _lies_within(shape, src.shape, input.shape, dim):
@@ -134,7 +134,7 @@ def _add(
 ) -> Tensor:
     dim = _check(input, dim, index, src, variant)
     out = contiguous_clone(input)
-    if src.shape != index.shape:
+    if src.numel() != index.numel():  # which is no larger in any dimension
         src = src[tuple(slice(size) for size in index.shape)]
     if input.dim() <= 1:
         add_rows(out, out.numel(), index, src, variant, threads)

@@ -122,6 +122,21 @@ def test_rows_that_128_bits_do_not_hold(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_ties_and_sums_around_64_bits(dtype: torch.dtype) -> None:
+    """In units of the smallest subnormal, so that some sums are subnormal."""
+    form = FORMATS[dtype]
+    unit, precision = from_bits([1], dtype).double().item(), form.precision
+    rows = [[sign * 2**power, *[sign] * 20] for sign in (1, -1) for power in range(precision + 2)]
+    if dtype is not torch.float16:  # whose numbers do not reach as far
+        steps = np.random.default_rng(3).integers(-(2 ** (precision - 1)), 2 ** (precision - 1), 18)
+        rows += [[sign * 2**62, sign * 2**62, sign, *steps.tolist()] for sign in (1, -1)]
+        rows += [[sign * 2**62, sign * 2**62, *[-sign] * 19] for sign in (1, -1)]
+    x = torch.tensor([[number * unit for number in row] for row in rows], dtype=torch.float64)
+    x = x.to(dtype)
+    assert bits_of(cumsum(x, 1)) == bits_of(cumsum_ref(x, 1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_fixed_order_is_within_its_bound(dtype: torch.dtype) -> None:
     n = 5000
     x = normal(n, dtype, 3)

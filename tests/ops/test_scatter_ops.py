@@ -1,6 +1,7 @@
 """index_add, scatter_add, index_put and index as functions of torch: shapes, gradients, refusals,
 dispatcher."""
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ from generators import bits_of, normal
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from nondet_probe import _C
 from nondet_probe.errors import UnknownNameError, UsageError
 from nondet_probe.ops import (
     index,
@@ -83,6 +85,52 @@ def test_scatter_add_of_more_than_a_block() -> None:
             for threads in (1, 2):
                 result = scatter_add(x, dim, i, src, variant=variant, threads=threads)
                 assert bits_of(result) == expected
+
+
+# (shape of the table, dim, length of the index along it): many tables, columns of one or two, wide
+# rows whose columns are shared out, more of them than are converted at a time, few of either.
+GRIDS = [
+    ((30, 50, 4), 1, 700),
+    ((40, 9), 1, 2000),
+    ((70, 200), 0, 400),
+    ((5000, 33), 0, 2000),
+    ((3, 1100), 0, 70),
+    ((11, 3), 0, 30_000),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_an_index_along_a_dimension_adds_in_its_order(
+    grid: tuple[tuple[int, ...], int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As numpy does it, one by one, in the type that `ordered` adds in."""
+    shape, dim, length = grid
+    of_index = (*shape[:dim], length, *shape[dim + 1 :])
+    i = places(of_index, shape[dim])
+    x = normal(math.prod(shape), dtype, 1).reshape(shape)
+    src = normal(math.prod(of_index), dtype, 2).reshape(of_index)
+    sums = (x if dtype is torch.float64 else x.float()).numpy(force=True).copy()
+    at = list(np.indices(of_index, sparse=True))
+    at[dim] = i.numpy()
+    np.add.at(sums, tuple(at), src.double().numpy().astype(sums.dtype))
+    patterns = FORMATS[dtype].integers
+    expected = torch.from_numpy(sums).to(dtype).view(patterns)
+    for isa in _C.available_isas():
+        monkeypatch.setenv("NONDET_PROBE_ISA", isa)
+        assert torch.equal(scatter_add(x, dim, i, src, threads=2).view(patterns), expected), isa
+    monkeypatch.delenv("NONDET_PROBE_ISA")
+    for threads in (1, 3, 8):
+        found = scatter_add(x, dim, i, src, threads=threads)
+        assert torch.equal(found.view(patterns), expected), threads
+    # The first of several bad ones is named, whoever meets it.
+    spread = i.reshape(-1)
+    for bad in (shape[dim], -1, 2**63 - 1):
+        spread[spread.numel() // 2 + 13 :: 7] = bad
+        first = spread.numel() // 2 + 13
+        for threads in (1, 2, 5):
+            with pytest.raises(IndexError, match=rf"index {bad} at position {first} "):
+                scatter_add(x, dim, i, src, threads=threads)
 
 
 @pytest.mark.parametrize("columns", [1, 7, 200])

@@ -4,7 +4,7 @@ import difference_examples as examples
 import pytest
 
 from nondet_probe.records import Fix
-from nondet_probe.report.difference_limits import limits
+from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
 WHERE = "Step 17, backward of encoder.pos_bias (model.py:41): aten.index_put_ "
@@ -84,7 +84,7 @@ EXPECTED = {
     "bare": "Somewhere: a record differs.",
     "not_covered": (
         "Equal: all 12\u202f345 pairs of records have the same bits; 3 calls of run b could not be "
-        "seen; the runs differ in versions: torch (2.12.0 in run a, 2.13.0 in run b)."
+        "seen; yet the runs differ in versions: torch (2.12.0 in run a, 2.13.0 in run b)."
     ),
 }  # fmt: skip
 
@@ -184,6 +184,11 @@ def test_every_report_tells_its_limits():
         assert all(sentence.endswith(".") for sentence in limits(case))
 
 
+def test_what_the_differ_warns_of_is_a_note_beside_the_verdict():
+    assert notes(examples.NOT_COVERED) == ["Note: the runs were recorded on different machines."]
+    assert notes(examples.EQUAL) == []
+
+
 def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     told = limits(examples.DIGESTS)
     assert any("at most 3\u00d710\u207b\u00b3\u00b9." in sentence for sentence in told)
@@ -198,7 +203,6 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
         "Run b: only names that match conv.* were recorded",
         "Run b: tensors of the training, which are its user's data, lie beside the trace.",
         "Run b: a caveat.",
-        "The runs were recorded on different machines.",
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))

@@ -30,9 +30,9 @@ def matmul(
     """
     threads = at_most(threads)
     result = room(a, shape)
-    *batch, rows, columns = shape
-    *_, a_row, a_k = a.stride()
-    *_, b_k, b_column = b.stride()
+    batch, (rows, columns) = shape[:-2], shape[-2:]
+    a_row, a_k = a.stride()[-2:]
+    b_k, b_column = b.stride()[-2:]
     try:
         _C.matmul(
             variant,

@@ -86,7 +86,10 @@ WEIGHT = "layer.linear1.weight"
 PLANTED: dict[str, tuple[Change, dict[str, tuple[str, str, str]]]] = {
     "weight": (
         at("batch", lambda model, optimizer, batch: one_ulp(model.layer.linear1.weight)),
-        dict.fromkeys(LEVELS, ("setup", "parameter", WEIGHT)),
+        {
+            "module": ("setup", "parameter", WEIGHT),
+            "op": ("setup", "parameter", WEIGHT),
+        },
     ),
     "gradient": (
         at("gradient", lambda model, optimizer, batch: one_ulp(model.layer.linear1.weight.grad)),
@@ -145,7 +148,30 @@ def test_a_planted_change_is_found_and_named(planted: str, level: str, recorded:
     assert (first.site.phase, first.site.kind, first.site.name) == expected[level]
 
 
+def test_level_step_names_the_weight_when_its_step_ends(recorded: Recorded) -> None:
+    change, _ = PLANTED["weight"]
+    plain, changed = trace(recorded, "step"), trace(recorded, "step", change)
+    first = first_difference(plain, changed)
+    assert first is not None
+    assert first.step == STEP
+    weights = [run.of(step=STEP, phase="state", name=WEIGHT)[0].outputs for run in (plain, changed)]
+    assert weights[0] != weights[1]
+
+
 @pytest.mark.parametrize("level", LEVELS)
+def test_the_weights_that_training_begins_with_are_named(level: str, recorded: Recorded) -> None:
+    def run(changed: bool) -> Memory:
+        made = build("transformer", "sgd")
+        if changed:
+            one_ulp(made[0].layer.linear1.weight)
+        return recorded(lambda rec: train(made, 1), level=level, model=made[0])
+
+    first = first_difference(run(False), run(True))
+    assert first is not None
+    assert (first.step, first.site.phase, first.site.name) == (0, "setup", WEIGHT)
+
+
+@pytest.mark.parametrize("level", ["module", "op"])
 def test_a_buffer_that_was_changed_is_named(level: str, recorded: Recorded) -> None:
     change = at("batch", lambda model, optimizer, batch: one_ulp(model.norm.running_var))
     runs = [trace(recorded, level, one, "convolutional") for one in (None, change)]

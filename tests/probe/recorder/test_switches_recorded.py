@@ -30,6 +30,7 @@ def test_only_what_changed_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
         sink.end_step()
     sink.close()
     told = [(r.step, r.site.name, r.site.note) for r in writer.records[begun:]]
+    mode = "torch.use_deterministic_algorithms"
     fill = "torch.utils.deterministic.fill_uninitialized_memory"
     assert told == [
         (2, "MKL_CBWR", "MKL_CBWR: AVX2 -> not set"),
