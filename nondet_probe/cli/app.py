@@ -235,6 +235,49 @@ def twin(
     session.run(body)
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def record(
+    command: Annotated[
+        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
+    ] = None,
+    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
+    outputs_only: Annotated[
+        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
+    ] = False,
+    steps: Annotated[
+        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
+    ] = None,
+    module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+    ] = False,
+) -> None:
+    """Record a training script, unchanged: digests of all that can differ between two runs of it.
+
+    The script's output, exit code and signals are its own. Two traces are compared by
+    nondet-probe diff. Options go before the script; put -- in between.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.record import record as run
+
+    run(
+        command,
+        out,
+        module=module,
+        level=level,
+        outputs_only=outputs_only,
+        names=names,
+        steps=steps,
+    )
+
+
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def reproducible(
     command: Annotated[

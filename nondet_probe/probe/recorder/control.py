@@ -13,8 +13,8 @@ from nondet_probe.errors import UsageError
 __all__ = ["CONTROL_FILE", "Control", "parse_steps"]
 
 CONTROL_FILE = "control"
-"""In the run folder, made by the user while the program runs: a line "on", "off" or "steps 120-121".
-It is looked at where a step begins; what it says holds from the step that begins then."""
+"""In the run folder, made by the user while the program runs: "on", "off" or "steps 120-121". It is
+looked at where a step begins; what it says holds from the step that begins then."""
 
 _RECORD = torch.profiler.ProfilerAction.RECORD
 _NONE = torch.profiler.ProfilerAction.NONE
@@ -70,12 +70,12 @@ class Control:
                 )
                 return
         else:
-            self.told.append(
-                f"from step {step}: the file {CONTROL_FILE} changed nothing: it says {said[:40]!r}, "
-                'taken are "on", "off" and "steps 120-121"'
-            )
+            self._misunderstood(step, f"{said[:40]!r}: taken are on, off and steps 120-121")
             return
         self.told.append(f"from step {step}: the file {CONTROL_FILE} said {said!r}")
+
+    def _misunderstood(self, step: int, what: str) -> None:
+        self.told.append(f"at step {step} the file {CONTROL_FILE} changed nothing: {what}")
 
 
 def parse_steps(text: str) -> Steps:

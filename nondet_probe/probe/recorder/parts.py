@@ -18,6 +18,7 @@ from nondet_probe.probe.recorder.optimizers import Optimizers
 from nondet_probe.probe.recorder.sink import Part, Sink
 from nondet_probe.probe.recorder.state import State
 from nondet_probe.probe.recorder.switches import Switches
+from nondet_probe.probe.recorder.threads import Threads
 
 __all__ = ["Parts", "parts_of"]
 
@@ -53,6 +54,7 @@ def parts_of(
         switches,
         generators,
         loaders,
+        Threads(sink),
         Modules(sink, names, state),
         losses,
         optimizers,

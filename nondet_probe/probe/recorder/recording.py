@@ -25,13 +25,13 @@ from nondet_probe.probe.recorder.sink import Schedule, Sink
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
 from nondet_probe.records.trace_writer import TraceWriter
 
-__all__ = ["Recording", "record"]
+__all__ = ["Recording", "check_choices", "record"]
 
 
 class Recording:
     """What `record` gives: a context manager, to be entered once.
 
-    sink, meta: of the recording, once it is entered.
+    out: the folder of the trace. sink, meta: of the recording, once it is entered.
     """
 
     sink: Sink
@@ -53,7 +53,7 @@ class Recording:
         inspection: Inspection | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
-        self._out = out
+        self.out = out
         self._level = level
         self._model = model
         self._optimizer = optimizer
@@ -74,7 +74,7 @@ class Recording:
                 "this recording was entered before, and a trace is written once: call record() "
                 "again, with another folder"
             )
-        writer = TraceWriter(self._out, self._meta())
+        writer = TraceWriter(self.out, self._meta())
         self._entered = True
         self.meta = writer.meta
         with ExitStack() as parts:
@@ -186,9 +186,19 @@ def record(
     )
 
 
-def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) -> None:
+def check_choices(*, level: Any, names: Any) -> None:
+    """UsageError for a level that there is none of, or names that are no regular expression."""
     if level not in LEVELS:
         raise unknown_name("level", str(level), LEVELS)
+    if names is not None:
+        try:
+            re.compile(names)
+        except (re.error, TypeError) as error:
+            raise UsageError(f"names={names!r} is no regular expression: {error}") from None
+
+
+def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) -> None:
+    check_choices(level=level, names=names)
     if model is not None and not isinstance(model, nn.Module):
         raise UsageError(f"model: a torch.nn.Module is needed, not {type(model).__name__}")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -200,11 +210,6 @@ def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) ->
         raise UsageError(
             f"schedule: what torch.profiler.schedule(...) gives, not {type(schedule).__name__}"
         )
-    if names is not None:
-        try:
-            re.compile(names)
-        except (re.error, TypeError) as error:
-            raise UsageError(f"names={names!r} is no regular expression: {error}") from None
 
 
 def _group() -> tuple[int, int]:

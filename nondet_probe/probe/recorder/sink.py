@@ -59,8 +59,8 @@ class Sink:
     seconds: that the parts took in this step; they add their own. backward_runs: within a backward
     pass that the program's thread began. failure: why nothing more can be written.
 
-    schedule: which steps are recorded; None for all, and for the setup. A step that a schedule
-    leaves out costs nothing but the counting.
+    schedule: which steps are recorded; None for all, and for the setup, which otherwise is recorded
+    if an attribute `records_setup` says so. A step left out costs nothing but the counting.
     """
 
     def __init__(self, writer: Writer, *, schedule: Schedule | None = None) -> None:
@@ -68,7 +68,7 @@ class Sink:
         self.level = meta.level
         self.inputs = meta.inputs
         self.step = SETUP
-        self.active = schedule is None
+        self.active = schedule is None or getattr(schedule, "records_setup", False)
         self.seconds = 0.0
         self.backward_runs = False
         self._writer = writer

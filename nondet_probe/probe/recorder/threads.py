@@ -12,8 +12,8 @@ from nondet_probe.probe.recorder.sink import Sink
 __all__ = ["Threads"]
 
 _REASON = "threads that the program started: ops they called were not seen"
-# Threads of libraries that touch no tensors, or only to hand on batches, by part of their name (what
-# they run is in it) or the package of their class.
+# Threads of libraries that touch no tensors, or only to hand on batches: part of the name, in which
+# is what they run, or the package of the class.
 _HARMLESS_NAMES = ("QueueFeederThread", "_pin_memory_loop")
 _HARMLESS_PACKAGES = ("tqdm.",)
 
