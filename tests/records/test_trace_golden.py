@@ -38,6 +38,7 @@ META = TraceMeta(
     coverage=TraceCoverage(66, 7, 8, {"ops on another thread": 9}),
     cost=TraceCost(1.4, 3, 0.25, 0.05),
     caveats=["a step was cut short"],
+    idle=["python"],
 )
 
 

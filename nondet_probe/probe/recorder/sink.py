@@ -154,6 +154,10 @@ class Sink:
         if sentence not in self._writer.meta.caveats:
             self._writer.meta.caveats.append(sentence)
 
+    def idle(self, generators: list[str]) -> None:
+        """From these nothing was drawn while the recording was on."""
+        self._writer.meta.idle = generators
+
     def at_step_start(self, call: Callable[[], None]) -> None:
         """`call` at the start of every step that is recorded, in the order of the parts."""
         self._starts.append(call)
