@@ -1,4 +1,4 @@
-# make demo | test | check | bench | sanitize | torture; the first call makes .venv, later ones rebuild what changed.
+# make demo | test | check | bench | sanitize | torture | gpu; the first call makes .venv, later ones rebuild what changed.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ SOURCES := $(wildcard csrc/*) setup.py pyproject.toml
 # The kernels for GPUs are built where there is one; elsewhere the tests compile what they need.
 export NONDET_PROBE_CUDA ?= $(if $(wildcard /dev/nvidia0),auto,0)
 
-.PHONY: demo test check lint types format bench sanitize torture build clean
+.PHONY: demo test check lint types format bench sanitize torture gpu build clean
 
 build: $(VENV)/built
 
@@ -61,6 +61,10 @@ sanitize: build
 MINUTES ?= 30
 torture: build
 	$(BIN)/python tests/ops/torture.py --minutes $(MINUTES)
+
+# With the Python and packages of a machine that has a GPU, and no network: benchmarks/gpu.py.
+gpu:
+	$(PYTHON) benchmarks/gpu.py
 
 clean:
 	rm -rf build $(VENV) nondet_probe/_C*.so *.egg-info

@@ -14,6 +14,7 @@ NONDET_PROBE_SANITIZE=address,undefined (or thread) builds for the sanitizers: s
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -25,7 +26,6 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pybind11
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
@@ -68,6 +68,7 @@ CUDA_FLAGS = [
     "-std=c++20",
     "-O3",
     "-fmad=false",
+    "--threads=4",  # the architectures of one source at once
     "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off",
     *(f"-gencode=arch=compute_{number},code=sm_{number}" for number in CUDA_ARCHITECTURES),
     f"-gencode=arch=compute_{CUDA_ARCHITECTURES[-1]},code=compute_{CUDA_ARCHITECTURES[-1]}",
@@ -79,9 +80,20 @@ SANITIZE = os.environ.get("NONDET_PROBE_SANITIZE", "")
 # Of csrc/*.cpp, what belongs to GPUs, or to the grid that stands in for one in the tests.
 DEVICE_SOURCES = {"device_bindings.cpp", "emulated.cpp"}
 
+
+def pybind11_headers() -> Path:
+    """Of pybind11, or of the copy that torch brings along, for machines without the package."""
+    for package in ("pybind11", "torch"):
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(place) / "include" / "pybind11" / "pybind11.h").exists():
+                return Path(place) / "include"
+    raise SystemExit("there are no headers of pybind11: pip install pybind11")
+
+
 INCLUDES = [
     f"-I{CSRC}",
-    f"-I{pybind11.get_include()}",
+    f"-I{pybind11_headers()}",
     f"-I{sysconfig.get_paths()['include']}",
 ]
 

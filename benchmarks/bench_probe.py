@@ -10,17 +10,20 @@ Three plain runs take 3 times what one does, so a twin cannot take less.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import count
+from itertools import count, repeat
 
+import pytest
 import torch
 from _harness import Row, Spread, interleave, keep_memory, ratios, write_rows
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from nondet_probe.bits import flip_bit
+from nondet_probe.env import thread_count
 from nondet_probe.probe.drive import Batches, build, finite_loss, guarded_step, plain_run
 from nondet_probe.probe.lockstep import Lockstep
 from nondet_probe.probe.rerun import Rerun
 from nondet_probe.probe.twin import twin
+from nondet_probe.workload import Workload, WorkloadFactory
 from nondet_probe.workloads.digits_cnn import BATCH, digits_cnn
 
 ROUNDS = 60  # steps of each
@@ -31,11 +34,22 @@ keep_memory()
 
 TWIN_BOUND = 3.1
 RERUN_BOUND = 2.6
+ENCODER_BOUND = 2.4
 
 
-def plain_steps() -> Callable[[], object]:
+def encoder(seed: int) -> Workload:
+    """Four layers of a transformer of width 256, 8 sequences of 64, AdamW in lists."""
+    layer = torch.nn.TransformerEncoderLayer(256, 4, 1024, dropout=0.1, batch_first=True)
+    model = torch.nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, foreach=True)
+    return Workload(
+        model, optimizer, repeat(torch.randn(8, 64, 256)), lambda m, x: m(x).square().mean()
+    )
+
+
+def plain_steps(factory: WorkloadFactory = digits_cnn) -> Callable[[], object]:
     """A function that takes the next step of a run of its own."""
-    workload = build(digits_cnn, 0)
+    workload = build(factory, 0)
     batches, steps = Batches(workload, ROUNDS), count()
 
     def step() -> None:
@@ -52,8 +66,8 @@ def twin_steps() -> Callable[[], object]:
     return lambda: copies.step(next(steps), batches)
 
 
-def watched_steps() -> Callable[[], object]:
-    workload = build(digits_cnn, 0)
+def watched_steps(factory: WorkloadFactory = digits_cnn) -> Callable[[], object]:
+    workload = build(factory, 0)
     batches, steps = Batches(workload, ROUNDS), count()
     watch = Rerun(k=2, model=workload.model)
 
@@ -67,14 +81,20 @@ def watched_steps() -> Callable[[], object]:
     return step
 
 
-def compared(op: str, name: str, calls: Mapping[str, Callable[[], object]], rounds: int) -> Spread:
+def compared(
+    op: str,
+    name: str,
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    elements: int = BATCH * 64,
+) -> Spread:
     """Ratio of the probe's time to the plain loop's; writes it down with both times."""
     times = interleave(calls, rounds)
     ratio = ratios(times[name], times["plain loop"])
     figures = {who: ("time", "s", Spread.of(seconds)) for who, seconds in times.items()}
     rows = [(who, *figure) for who, figure in figures.items()]
     rows.append((name, "ratio to plain loop", "x", ratio))
-    shape = ("float32", BATCH * 64, torch.get_num_threads())
+    shape = ("float32", elements, torch.get_num_threads())
     write_rows("probe", [Row(op, who, *shape, *figure) for who, *figure in rows])
     return ratio
 
@@ -101,3 +121,12 @@ def test_rerun_step(benchmark: BenchmarkFixture) -> None:
     ratio = compared("digits-cnn step", "rerun k=2", calls, ROUNDS)
     benchmark.pedantic(calls["rerun k=2"], rounds=5)
     assert ratio.median <= RERUN_BOUND
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rerun_of_a_transformer(benchmark: BenchmarkFixture, threads: int) -> None:
+    with thread_count(threads):
+        calls = {"rerun k=2": watched_steps(encoder), "plain loop": plain_steps(encoder)}
+        ratio = compared("transformer step", "rerun k=2", calls, ROUNDS // 3, 8 * 64 * 256)
+        benchmark.pedantic(calls["rerun k=2"], rounds=2)
+    assert ratio.median <= ENCODER_BOUND

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdio>
 #include <cstring>
+#include <memory>
 
 #include "digest_math.hpp"
 #include "gather.hpp"
@@ -67,17 +68,18 @@ Pair hash_range(const Source& source, int64_t start, int64_t end, HashBlocks has
     hash_blocks(source.data + block * kBlockBytes, count, kKeys, pair.values);
     block += count;
   }
-  std::vector<unsigned char> buffer;
+  // Kept by each thread: asked for anew, its pages would be taken and filled with zeros every time.
+  static thread_local const std::unique_ptr<unsigned char[]> buffer(
+      new unsigned char[kGathered * kBlockBytes]);
   while (block < end) {
     const int64_t count = end - block < kGathered ? end - block : kGathered;
     const int64_t first = block * kBlockBytes;
     const int64_t left = source.bytes - first;
     const int64_t room = count * kBlockBytes;
     const int64_t filled = left < room ? left : room;
-    if (buffer.empty()) buffer.resize(room);
-    source.gather.copy(first / source.size, filled / source.size, buffer.data());
-    std::memset(buffer.data() + filled, 0, room - filled);
-    hash_blocks(buffer.data(), count, kKeys, pair.values);
+    source.gather.copy(first / source.size, filled / source.size, buffer.get());
+    std::memset(buffer.get() + filled, 0, room - filled);
+    hash_blocks(buffer.get(), count, kKeys, pair.values);
     block += count;
   }
   return pair;

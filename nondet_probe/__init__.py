@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nondet_probe.errors import UnknownNameError as UnknownNameError
     from nondet_probe.errors import UsageError as UsageError
     from nondet_probe.mitigate.reproducible import reproducible as reproducible
+    from nondet_probe.probe.audit import audit as audit
     from nondet_probe.probe.checkup import checkup as checkup
     from nondet_probe.probe.cost import cost as cost
     from nondet_probe.probe.recorder.recording import record as record
@@ -58,6 +59,7 @@ _HOMES = {
     "UnknownNameError": "nondet_probe.errors",
     "UsageError": "nondet_probe.errors",
     "reproducible": "nondet_probe.mitigate.reproducible",
+    "audit": "nondet_probe.probe.audit",
     "checkup": "nondet_probe.probe.checkup",
     "cost": "nondet_probe.probe.cost",
     "record": "nondet_probe.probe.recorder.recording",

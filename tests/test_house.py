@@ -157,7 +157,9 @@ def pickle_loads(package: Path) -> list[str]:
         ]
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "np.load"}:
-                found.append(f"{name}:{node.lineno}: {ast.unparse(node.func)}")
+                given = {item.arg: ast.unparse(item.value) for item in node.keywords}
+                if given.get("weights_only") != "True":
+                    found.append(f"{name}:{node.lineno}: {ast.unparse(node.func)}")
     return found
 
 
@@ -216,6 +218,14 @@ def test_rule_fires_on_a_planted_offence(rule: Callable[[Path], list[str]], tmp_
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text(text)
     assert len(rule(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"), [("", 1), (", weights_only=safe", 1), (", weights_only=True", 0)]
+)
+def test_only_weights_are_ever_loaded(arguments: str, found: int, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(f"import torch\ntorch.load('run.pt'{arguments})")
+    assert len(pickle_loads(tmp_path)) == found
 
 
 def foreign_to_kernels(kernels: Path) -> list[str]:

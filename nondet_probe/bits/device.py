@@ -14,6 +14,7 @@ from nondet_probe.errors import UsageError
 __all__ = [
     "launch_blocks",
     "library",
+    "not_captured",
     "on_device",
     "stream_of",
     "why_not",
@@ -58,6 +59,19 @@ def why_not() -> str | None:
     if not torch.cuda.is_available():
         return "torch sees no CUDA device"
     return None
+
+
+def not_captured(op: str, x: Tensor) -> None:
+    """UsageError while x's device captures a graph: what follows has to wait for the GPU."""
+    if _captures(x):
+        raise UsageError(
+            f"{op}, in all variants, reads back from the GPU whether its input is in range, which "
+            "cannot be captured in a graph; call it outside of the graph"
+        )
+
+
+def _captures(x: Tensor) -> bool:
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[object]:

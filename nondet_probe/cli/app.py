@@ -15,6 +15,7 @@ from nondet_probe.cli import exit_codes
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
+    from nondet_probe.cli.subject import Subject
 
 __all__ = ["app", "main"]
 
@@ -41,7 +42,33 @@ app = typer.Typer(
 
 Target = Annotated[str, typer.Argument(help=_TARGET_HELP, metavar="TARGET", show_default=False)]
 Seed = Annotated[int, typer.Option(help="Seed given to the workload and to every random stream.")]
-K = Annotated[int, typer.Option("--k", help="Executions of each op, the original included.")]
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        help=_TARGET_HELP + " Or a training script, unchanged, with its arguments after --.",
+        metavar="TARGET | -- SCRIPT [ARGS]...",
+        show_default=False,
+    ),
+]
+IsModule = Annotated[
+    bool, typer.Option("-m", help="Run a module as the script: -m -- package.module [ARGS].")
+]
+K = Annotated[
+    int | None,
+    typer.Option(
+        "--k",
+        help="Executions of each op, the original included; default: 2, and 20 of what is suspect.",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        help="MiB that executing one op again may take; beyond it a call is not covered. "
+        "Default: 4096.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
@@ -73,7 +100,7 @@ def checkup(
     target: Target,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Training steps of the twin.")] = 100,
-    k: K = 5,
+    k: K = None,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
@@ -98,26 +125,76 @@ def checkup(
 
 @app.command()
 def rerun(
-    target: Target,
+    context: typer.Context,
+    target: Targets,
     seed: Seed = 0,
     steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
-    k: K = 5,
+    k: K = None,
+    memory: Memory = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="Also ask of each op whether its bits change with the threads, the batch, and "
+            "what new memory holds.",
+        ),
+    ] = False,
+    module: IsModule = False,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Execute every op of a training step K times and name those whose bits differ."""
-    session = _session("rerun", target, seed, threads, out, as_json)
+    """Execute every op of a training step K times and name those whose bits differ.
 
-    def body() -> None:
-        from nondet_probe.probe.rerun import rerun as run
+    Of a workload, or of a training script: that one is stopped after its optimizer's first steps.
+    """
+    from nondet_probe.cli.measure import rerun as run
 
-        with session.part("rerun"):
-            session.record.rerun = run(
-                session.factory(), seed=seed, steps=steps, k=k, progress=session.progress
-            )
+    run(_subject(context, target, module), seed, steps, k, memory, sweep, threads, out, as_json)
 
-    session.run(body)
+
+@app.command()
+def audit(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
+    k: K = None,
+    memory: Memory = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Merge what was measured of each op into this JSON table."),
+    ] = None,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """Which determinism is requested and which is in force; what the bits of each op depend on."""
+    from nondet_probe.cli.measure import audit as run
+
+    subject = _subject(context, target, module)
+    run(subject, seed, steps, k, memory, catalogue, threads, out, as_json)
+
+
+@app.command()
+def cost(
+    context: typer.Context,
+    target: Targets,
+    seed: Seed = 0,
+    steps: Annotated[int, typer.Option(help="Training steps to time in each way.")] = 10,
+    module: IsModule = False,
+    threads: Threads = None,
+    out: Out = None,
+    as_json: Json = False,
+) -> None:
+    """What determinism costs a training step, and which ops pay; is filling new memory needed?
+
+    A script is run in several processes at once, whose steps take turns.
+    """
+    from nondet_probe.cli.measure import cost as run
+
+    run(_subject(context, target, module), seed, steps, threads, out, as_json)
 
 
 @app.command()
@@ -156,6 +233,49 @@ def twin(
             )
 
     session.run(body)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def record(
+    command: Annotated[
+        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
+    ] = None,
+    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
+    outputs_only: Annotated[
+        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
+    ] = False,
+    steps: Annotated[
+        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
+    ] = None,
+    module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+    ] = False,
+) -> None:
+    """Record a training script, unchanged: digests of all that can differ between two runs of it.
+
+    The script's output, exit code and signals are its own. Two traces are compared by
+    nondet-probe diff. Options go before the script; put -- in between.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.record import record as run
+
+    run(
+        command,
+        out,
+        module=module,
+        level=level,
+        outputs_only=outputs_only,
+        names=names,
+        steps=steps,
+    )
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
@@ -203,7 +323,7 @@ def bench(
     threads: Annotated[
         str | None, typer.Option(help="Thread counts, such as 1,2; default: torch's own.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Only cpu so far.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
     repeats: Annotated[int, typer.Option(help="Samples of every call, and results compared.")] = 20,
     out: Annotated[
         Path | None, typer.Option(help="Directory; default: runs/<time>-bench-<ops>.")
@@ -224,6 +344,14 @@ def diff(
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
     ] = None,
+    replay: Annotated[
+        bool,
+        typer.Option(
+            "--replay",
+            help="Run A's command again up to the first root, execute its op again, try fixes, and "
+            "keep its tensors below runs/.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -233,7 +361,7 @@ def diff(
     # Only here: it imports torch.
     from nondet_probe.cli.diff import diff as run
 
-    run(a, b, html, as_json)
+    run(a, b, html, replay, as_json)
 
 
 @app.command()
@@ -266,6 +394,15 @@ def env(as_json: Json = False) -> None:
     from nondet_probe.cli.show import show_environment
 
     show_environment(as_json)
+
+
+def _subject(context: typer.Context, target: list[str], module: bool) -> Subject:
+    from nondet_probe.cli.subject import subject_of
+
+    given = context.get_parameter_source("seed")
+    return subject_of(
+        target, module=module, seeded=given is not None and given.name == "COMMANDLINE"
+    )
 
 
 def _session(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from nondet_probe.errors import UsageError, near_matches, unknown_name
 from nondet_probe.metrics import MEASURES
 from nondet_probe.ops import ops as known_ops
 from nondet_probe.probe.cases import CASES
+from nondet_probe.probe.meters import ON_GPU, meter_of
 from nondet_probe.probe.pricelist import DTYPES, Request, price_list
 from nondet_probe.probe.timing import keep_memory
 from nondet_probe.records.figures import Row, append_rows, origin_of
@@ -59,11 +60,11 @@ def bench(
     require_report_libraries()
     directory = claim_directory(out, "bench", "-".join(request.ops) if ops else "all")
     keep_memory()
-    found = snapshot()
+    found = snapshot() | {"device": meter_of(request.device).name}
     created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     rows: list[Row] = []
     try:
-        interrupted = _measure(request, directory / ROWS_FILE, rows, as_json)
+        interrupted = _measure(request, origin_of(found), directory / ROWS_FILE, rows, as_json)
     finally:
         if not rows:
             give_back(directory)
@@ -84,7 +85,9 @@ def bench(
     raise typer.Exit(exit_codes.FOUND if broken_promises(rows) else exit_codes.CLEAN)
 
 
-def _measure(request: Request, file: Path, rows: list[Row], as_json: bool) -> bool:
+def _measure(
+    request: Request, origin: Mapping[str, str], file: Path, rows: list[Row], as_json: bool
+) -> bool:
     """Measure into `rows`, and into `file` as they come. Returns whether it was interrupted."""
     quiet = stdout_to_stderr() if as_json else contextlib.nullcontext()
     bars = Progress(
@@ -94,7 +97,6 @@ def _measure(request: Request, file: Path, rows: list[Row], as_json: bool) -> bo
         TimeElapsedColumn(),
         console=Console(stderr=True),
     )
-    origin = origin_of(snapshot())
     try:
         with quiet, bars:
             bar = bars.add_task("price list", total=request.settings())
@@ -115,8 +117,6 @@ def parse_request(
     ops: str | None, sizes: str, dtypes: str, threads: str | None, device: str, repeats: int
 ) -> Request:
     """The options as they were typed. UsageError says what is wrong and what is allowed."""
-    if device != "cpu":
-        raise UsageError(f"--device {device}: only cpu is measured so far")
     names = _split("--ops", ops) if ops is not None else list(known_ops())
     for name in names:
         if name not in known_ops():
@@ -125,8 +125,10 @@ def parse_request(
     for kind in kinds:
         if kind not in DTYPES:
             raise unknown_name("dtype", kind, DTYPES)
-    counts = [torch.get_num_threads()]
+    counts = [torch.get_num_threads() if device == "cpu" else ON_GPU]
     if threads is not None:
+        if device != "cpu":
+            raise UsageError(f"--threads {threads}: threads are the CPU's, not of {device}")
         counts = [_threads(text) for text in _split("--threads", threads)]
     return Request(
         ops=names,
@@ -134,6 +136,7 @@ def parse_request(
         dtypes=[DTYPES[kind] for kind in kinds],
         threads=counts,
         repeats=repeats,
+        device=device,
     )
 
 

@@ -12,18 +12,19 @@ from typing import Any, NamedTuple
 import typer
 
 from nondet_probe.cli import exit_codes
-from nondet_probe.cli.place import require_report_libraries
+from nondet_probe.cli.place import claim_directory, give_back, require_report_libraries
+from nondet_probe.cli.replay import replay, why_not
 from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.probe.differ import diff_traces
 from nondet_probe.probe.differ.state_files import SUFFIXES
 from nondet_probe.probe.differ.states import diff_states
-from nondet_probe.records.difference import TraceDifference
+from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.store import RECORD_FILE
 from nondet_probe.records.trace_reader import open_trace
 from nondet_probe.report.difference_json import difference_json, states_json
-from nondet_probe.report.difference_limits import limits
+from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_page import render_difference
 from nondet_probe.report.difference_tables import summary
 from nondet_probe.report.difference_words import difference_verdict, unaligned
@@ -44,6 +45,7 @@ class _Told(NamedTuple):
     """What is said of a comparison, and the exit code; page and data are made when asked for."""
 
     verdict: str
+    notes: list[str]
     tables: list[Table]
     limits: list[str]
     page: Callable[[], str]
@@ -51,20 +53,27 @@ class _Told(NamedTuple):
     code: int
 
 
-def diff(a: Path, b: Path, html: Path | None, as_json: bool) -> None:
+def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> None:
     """Run the command with its options as they were typed; leaves with the exit code.
 
-    Raises UsageError where the two cannot be compared.
+    again: run the command of `a` once more, up to the first root. Raises UsageError where the two
+    cannot be compared.
     """
     if html is not None:
         _check_page(html)
     try:
-        told = _of_traces(a, b) if _are_traces(a, b) else _of_states(a, b)
+        if _are_traces(a, b):
+            told = _of_traces(a, b, again)
+        elif again:
+            raise UsageError("--replay is for traces: a state file tells no command")
+        else:
+            told = _of_states(a, b)
     except RecordError as error:
         raise UsageError(str(error)) from error
     if html is not None:
         write_page(told.page(), html)
-    show_findings(told.verdict, told.tables, told.limits, html, told.data() if as_json else None)
+    data = told.data() if as_json else None
+    show_findings(told.verdict, told.notes, told.tables, told.limits, html, data)
     raise typer.Exit(told.code)
 
 
@@ -99,21 +108,35 @@ def _are_traces(a: Path, b: Path) -> bool:
     return a.is_dir()
 
 
-def _of_traces(a: Path, b: Path) -> _Told:
+def _of_traces(a: Path, b: Path, again: bool) -> _Told:
     with Waiting("comparing"):
         found = _first_of_ranks(a, b)
+    if again and not found.equal:
+        found.cause = _replayed(found)
     if os.path.samefile(a, b):
         found.warnings.append("both are the same folder")
     compared = found.compared or unaligned(found)
     code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
     return _Told(
         difference_verdict(found),
+        notes(found),
         summary(found),
         limits(found),
         lambda: render_difference(found),
         lambda: difference_json(found),
         code if compared else exit_codes.USAGE,
     )
+
+
+def _replayed(found: TraceDifference) -> Cause:
+    reason = why_not(found)
+    if reason is not None:
+        return Cause(missing=[f"the cause: {reason}"])
+    folder = claim_directory(None, "replay", Path(found.a).name)
+    cause = replay(found, folder)
+    if cause.kept is None:
+        give_back(folder)
+    return cause
 
 
 def _first_of_ranks(a: Path, b: Path) -> TraceDifference:
@@ -151,6 +174,7 @@ def _of_states(a: Path, b: Path) -> _Told:
     code = exit_codes.FOUND if found.differences else exit_codes.USAGE
     return _Told(
         states_verdict(found),
+        [],
         states_summary(found),
         state_limits(found),
         lambda: render_states(found),

@@ -98,7 +98,7 @@ def _made(directory: Path) -> Path:
 def _default_directory(command: str, target: str) -> Path:
     """A new directory below RUNS that no other process has."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", target).strip("-")[:80]
     for number in itertools.count(1):
         directory = Path(RUNS) / (f"{now}-{command}-{name}" + (f"-{number}" if number > 1 else ""))
         try:

@@ -111,5 +111,5 @@ class Session:
             typer.echo(f"nondet-probe: the run failed: {self.record.failure}", err=True)
             raise typer.Exit(exit_codes.FAILED)
         # What could not be checked is not clean.
-        clean = outcome(self.record) == "clean"
+        clean = outcome(self.record) in ("clean", "priced")
         raise typer.Exit(exit_codes.CLEAN if clean else exit_codes.FOUND)

@@ -21,7 +21,15 @@ from nondet_probe.records import RunRecord, to_json
 from nondet_probe.records.codec import encode
 from nondet_probe.records.figures import Row, plain
 from nondet_probe.records.trace_reader import Trace
-from nondet_probe.report import prices, pricetables, tables, trace_listing, verdict
+from nondet_probe.report import (
+    audittables,
+    costtables,
+    prices,
+    pricetables,
+    tables,
+    trace_listing,
+    verdict,
+)
 from nondet_probe.report.difference_json import record_json
 
 __all__ = ["show_environment", "show_findings", "show_prices", "show_run", "show_trace"]
@@ -61,9 +69,18 @@ def show_run(record: RunRecord, report: Path | None, as_json: bool) -> None:
     console = _Terminal()
     console.print()
     console.print(escape(verdict(record)), style="bold")
-    for table in tables.summary(record):
+    shown = tables.summary(record)
+    if record.audit is not None:
+        shown.append(audittables.settings(record.audit))
+    shown.append(audittables.op_summary(audittables.classes_of(record)))
+    if record.cost is not None:
+        shown.append(costtables.dearest(record.cost))
+    for table in [table for table in shown if table.rows]:
         console.print()
         console.print(_rich(table))
+    if record.cost is not None and (told := costtables.fill_phrase(record.cost)):
+        console.print()
+        console.print(escape(told))
     if report is not None:
         console.print()
         console.print("Report: ", end="")
@@ -109,6 +126,7 @@ def show_prices(
 @_reader_may_leave()
 def show_findings(
     said: str,
+    notes: Sequence[str],
     shown: Sequence[tables.Table],
     limits: Sequence[str],
     page: Path | None,
@@ -121,6 +139,8 @@ def show_findings(
     console = _Terminal()
     console.print()
     console.print(escape(said), style="bold")
+    for note in notes:
+        console.print(escape(note))
     for table in shown:
         console.print()
         console.print(_rich(table))

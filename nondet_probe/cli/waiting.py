@@ -17,12 +17,15 @@ class Waiting:
     """`with Waiting("comparing") as bar: ... bar(done, total)`; without figures it only moves."""
 
     def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=console,
             transient=True,
+            # In a log it would say nothing.
+            disable=not console.is_terminal,
         )
         self._task = self._bars.add_task(what, total=None)
         self._timer = threading.Timer(_PATIENCE, self._bars.start)
@@ -45,4 +48,5 @@ class Waiting:
         self._timer.cancel()
         # It may be starting the bar just now.
         self._timer.join()
-        self._bars.stop()
+        if self._bars.live.is_started:
+            self._bars.stop()

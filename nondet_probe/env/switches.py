@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["deterministic_algorithms", "read_switches", "thread_count"]
+__all__ = [
+    "deterministic_algorithms",
+    "environment_at_start",
+    "read_switches",
+    "stored_variables",
+    "thread_count",
+]
 
 # Of the environment's variables these alone are ever stored, since others may hold secrets: ours,
 # torch's, CUDA's, and those of OpenMP, MKL and oneDNN.
@@ -51,16 +58,27 @@ def read_switches() -> dict[str, Any]:
         "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "environment": _variables(),
+        "environment": stored_variables(os.environ),
     }
 
 
-def _variables() -> dict[str, str]:
+def stored_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Those variables of an environment that may be stored, by name: they decide about bits or
+    determinism, and most are read once, at start."""
     return {
-        name: os.environ[name]
-        for name in sorted(os.environ)
+        name: environment[name]
+        for name in sorted(environment)
         if (name.startswith(_FAMILIES) and not name.endswith(_PLACES)) or name in _SINGLE
     }
+
+
+def environment_at_start() -> dict[str, str]:
+    """`stored_variables` as this process began, where the system tells; else as they are."""
+    try:
+        pairs = Path("/proc/self/environ").read_bytes().split(b"\0")
+    except OSError:
+        return stored_variables(os.environ)
+    return stored_variables(dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs if pair))
 
 
 # torch puts this property on its module at run time, where a type checker cannot see it.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import CodeType
+from functools import partial
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -27,13 +28,16 @@ __all__ = [
     "OpOverload",
     "TorchDispatchMode",
     "below_autograd",
+    "call_keywords",
     "calls_are_watched",
     "cpu_overloads",
+    "cuda_overloads",
     "current_autograd_node",
     "forward_mode_is_on",
     "frame_mark",
     "has_compiled_code",
     "hidden_from_modes",
+    "is_elementwise",
     "is_pointwise",
     "last_sequence_number",
     "loader_methods",
@@ -132,6 +136,20 @@ def frame_mark(code: CodeType) -> str | None:
     return None
 
 
+def call_keywords(hook: FrameType) -> dict[str, Any] | None:
+    """Of the module call that runs a global forward hook, or pre-hook: its keyword arguments. hook:
+    the frame of the hook itself. None where they are not found.
+
+    The public `with_kwargs=True` is for forward hooks only, which come too late, and torch never
+    takes such a hook off one of its lists again, so that it goes on warning of global hooks.
+    """
+    caller = hook.f_back
+    if caller is None or caller.f_code.co_name not in ("inner", "_call_impl"):
+        return None
+    found = caller.f_locals.get("kwargs")
+    return found if isinstance(found, dict) else None
+
+
 def hidden_from_modes() -> AbstractContextManager[object]:
     """A context to run the body unseen by every dispatch mode that is on.
 
@@ -189,7 +207,7 @@ def loader_methods() -> LoaderMethods | None:
     return found if all(name in vars(kind or object) for kind, name in found) else None
 
 
-_CPU = torch._C.DispatchKey.CPU
+_CPU, _CUDA = torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA
 # The key just above the kernels of a device and below autograd, modes and autocast, through which
 # every call passes. A kernel put there can be taken away again; those of the devices stay in place.
 _GATE = "BackendSelect"
@@ -197,6 +215,7 @@ _GATE = "BackendSelect"
 _BELOW_GATE = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.BackendSelect).remove(
     torch._C.DispatchKey.PythonDispatcher
 )
+_DEVICES = {"CPU": _CPU, "CUDA": _CUDA}
 _has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
@@ -204,6 +223,19 @@ def cpu_overloads() -> list[str]:
     """Every overload (`aten::add.Tensor`, `aten::silu`) that may run a kernel of its own on dense
     CPU tensors and can be intercepted: not those made of others, factories, and views."""
     keys = ("CPU", "CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
+    return _with_kernel(*keys)
+
+
+def cuda_overloads() -> tuple[list[str], list[str]]:
+    """The same for dense CUDA tensors: those with a kernel of their own there, and those made of
+    others in a way that autograd does not see (their parts show as well). A build of torch without
+    CUDA has few of the first."""
+    own = _with_kernel("CUDA")
+    composite = _with_kernel("CompositeExplicitAutograd", "CompositeExplicitAutogradNonFunctional")
+    return own, sorted(set(composite) - set(own))
+
+
+def _with_kernel(*keys: str) -> list[str]:
     views = _views()
     return [
         name
@@ -240,6 +272,15 @@ def is_pointwise(name: str) -> bool:
     return torch.Tag.pointwise in overload.tags and not overload._schema.is_mutable
 
 
+def is_elementwise(name: str) -> bool:
+    """Whether an operator, in any of its overloads, makes each element of those in the same place;
+    what writes to an output is not tagged itself."""
+    packet = _overload(name).overloadpacket
+    return any(
+        torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads()
+    )
+
+
 def _below_gate(name: str) -> Callable[..., Any]:
     """function(key, *args, **kwargs): an overload's kernel for a dispatch key.
 
@@ -252,14 +293,15 @@ def _below_gate(name: str) -> Callable[..., Any]:
     places = [place for place, given in enumerate(arguments) if str(given.type) == "Tensor"]
 
     def below(key: Any, *args: Any, **kwargs: Any) -> Any:
-        given = _with_tensors(args, places, computed=key == _CPU)
+        given = _with_tensors(args, places, computed=key in (_CPU, _CUDA))
         return redispatch(torch._C.DispatchKeySet(key), *given, **kwargs)
 
-    if not _has_kernel(name, "CPU"):
+    own = [key for key in (_CPU, _CUDA) if _has_kernel(name, key.name)]
+    if not own:
         return below
 
     def at(key: Any, *args: Any, **kwargs: Any) -> Any:
-        if key != _CPU:
+        if key not in own:
             return below(key, *args, **kwargs)
         try:
             return at_key(key, *args, **kwargs)
@@ -297,18 +339,19 @@ def _with_tensors(
 
 
 class Interception:
-    """Functions in the place of the CPU kernels of overloads, for the process, until `remove`."""
+    """Functions in the place of the kernels of overloads, for the process, until `remove`."""
 
     def __init__(self) -> None:
         self._libraries: dict[str, Any] = {}
         self._names: list[str] = []
 
-    def put(self, name: str, make: Callable[[Callable[..., Any]], Any]) -> None:
-        """From now on `make(original)` answers calls of overload `name` on dense CPU tensors;
-        original(*args, **kwargs) runs the kernel as it was. Calls that involve another device or
-        layout pass."""
+    def put(self, name: str, makes: Mapping[str, Callable[[Callable[..., Any]], Any]]) -> None:
+        """From now on `makes["CPU"](original)` answers calls of overload `name` on dense CPU
+        tensors, and that of "CUDA" those on dense CUDA tensors, also where some operands (indices,
+        numbers) are on the CPU; original(*args, **kwargs) runs that device's kernel as it was.
+        Calls that involve a device not given, or another layout, pass."""
         found: list[Any] = []
-        plain: dict[int, bool] = {}
+        answers: dict[int, Callable[..., Any]] = {}
 
         def run(key: Any, *args: Any, **kwargs: Any) -> Any:
             # Looked up at the first call: thousands of overloads are put and never called.
@@ -316,20 +359,15 @@ class Interception:
                 found.append(_below_gate(name))
             return found[0](key, *args, **kwargs)
 
-        def original(*args: Any, **kwargs: Any) -> Any:
-            return run(_CPU, *args, **kwargs)
-
-        function = make(original)
+        functions = {device: make(partial(run, _DEVICES[device])) for device, make in makes.items()}
 
         def kernel(keys: Any, *args: Any, **kwargs: Any) -> Any:
-            known = plain.get(keys.raw_repr())
-            if known is None:
-                known = plain[keys.raw_repr()] = (
-                    keys & _BELOW_GATE
-                ).highestPriorityTypeId() == _CPU
-            if known:
-                return function(*args, **kwargs)
-            return run((keys & _BELOW_GATE).highestPriorityTypeId(), *args, **kwargs)
+            answer = answers.get(keys.raw_repr())
+            if answer is None:
+                key = (keys & _BELOW_GATE).highestPriorityTypeId()
+                answer = functions.get(key.name) or partial(run, key)
+                answers[keys.raw_repr()] = answer
+            return answer(*args, **kwargs)
 
         namespace, _, rest = name.partition("::")
         if namespace not in self._libraries:

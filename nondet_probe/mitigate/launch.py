@@ -1,7 +1,8 @@
 """Run a script, or a module, inside `reproducible`, in a process that MKL's strict mode is set for.
 
-`relaunch` replaces the process by a Python that has MKL_CBWR in its environment before anything is
-loaded, and calls this module as a program:
+`relaunch` replaces the process by a Python that has MKL_CBWR, and where there is a GPU
+CUBLAS_WORKSPACE_CONFIG, in its environment before anything is loaded, and calls this module as a
+program:
 
     python -m nondet_probe.mitigate.launch <options as JSON> script.py arguments
 """
@@ -31,6 +32,7 @@ def relaunch(
     """
     from nondet_probe.mitigate.reproducible import reproducible
     from nondet_probe.mitigate.strict import VARIABLE, strict_setting
+    from nondet_probe.mitigate.switches import WORKSPACE, WORKSPACE_SETTING, cuda_is_here
 
     reproducible(guarantee)  # an unknown guarantee is told now
     check_script(target, module=module)
@@ -39,6 +41,8 @@ def relaunch(
     if setting is not None:
         # What the user has set stays: the report says if products still needed another way.
         environment.setdefault(VARIABLE, setting)
+    if cuda_is_here():
+        environment.setdefault(WORKSPACE, WORKSPACE_SETTING)
     options = {
         "guarantee": guarantee,
         "module": module,

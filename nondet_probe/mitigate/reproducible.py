@@ -17,10 +17,24 @@ from typing import Any
 
 import torch
 
-from nondet_probe.env.torch_private import Interception, cpu_overloads, has_compiled_code
+from nondet_probe.env.torch_private import (
+    Interception,
+    cpu_overloads,
+    cuda_overloads,
+    has_compiled_code,
+)
 from nondet_probe.errors import UsageError, unknown_name
-from nondet_probe.mitigate import measured
+from nondet_probe.mitigate import measured, switches
 from nondet_probe.mitigate.account import Account
+from nondet_probe.mitigate.family import FAMILY
+from nondet_probe.mitigate.on_cuda import (
+    BREAKS,
+    GIVEN_ON_CUDA,
+    KERNEL,
+    kernels_here,
+    routes_on_cuda,
+    why_no_kernels,
+)
 from nondet_probe.mitigate.routes import GIVEN, UNKNOWN, UNTOUCHED, Route, routes
 from nondet_probe.mitigate.strict import strict_products
 from nondet_probe.mitigate.via_c import require_threads
@@ -32,22 +46,45 @@ Key = tuple[Guarantee, bool]
 Counts = dict[tuple[str, str], int]
 
 
+_ON = {"CPU": "", "CUDA": " on cuda"}
+"""What the names of overloads are followed by in an account."""
+
+
 @dataclass
 class _Session:
-    """One set of routes, put in place and taken away; its counts go on each time."""
+    """One set of routes, put in place and taken away; its counts go on each time.
+
+    routes: by dispatch key and overload. switched: whether torch's switches for GPUs are set too.
+    """
 
     key: Key
-    routes: dict[str, Route]
+    routes: dict[str, dict[str, Route]]
+    switched: bool
     interception: Interception = field(default_factory=Interception)
+    switches: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    switched_back: set[str] = field(default_factory=set)
     counters: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def install(self) -> None:
         try:
-            for name, route in self.routes.items():
-                self.interception.put(name, partial(self._made, name, route))
+            if self.switched:
+                self.switches.enter_context(switches.deterministic_cuda())
+            for name in dict.fromkeys(name for found in self.routes.values() for name in found):
+                makes = {
+                    device: partial(self._made, name + _ON[device], found[name])
+                    for device, found in self.routes.items()
+                    if name in found
+                }
+                self.interception.put(name, makes)
         except BaseException:
-            self.interception.remove()
+            self.remove()
             raise
+
+    def remove(self) -> None:
+        self.interception.remove()
+        if self.switched:
+            self.switched_back |= switches.switched_back()
+        self.switches.close()
 
     def _made(self, name: str, route: Route, original: Any) -> Any:
         def counter(how: str) -> Any:
@@ -59,6 +96,14 @@ class _Session:
     def counts(self) -> Counts:
         # count(5) tells its next number only so.
         return {key: int(repr(c)[6:-1]) for key, c in list(self.counters.items())}
+
+    def given(self, name: str, how: str) -> Guarantee:
+        """What the results have of an overload, as it is called in an account."""
+        for known in (GIVEN, GIVEN_ON_CUDA):
+            if how in known:
+                return known[how]
+        device = "CUDA" if name.endswith(_ON["CUDA"]) else "CPU"
+        return self.routes[device][name.removesuffix(_ON["CUDA"])].guarantee
 
 
 @dataclass(eq=False)
@@ -81,6 +126,10 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         "order_invariant" or "correctly_rounded" (as far as there are variants; `report` says what
         remains weaker).
     watch: count also the calls that need no route. Costs some 3 us on each.
+
+    Where torch sees a GPU, calls on its tensors are rerouted too, and from "run_to_run" on torch's
+    deterministic mode, quieted to warnings, and cuDNN's are on meanwhile. What torch's own kernels
+    do there is "run_to_run" at most: docs/reproducible.md.
 
     Context manager and decorator; holds for every thread of the process. Within each other the
     innermost counts, and what was there before is put back on the way out; the same instance may be
@@ -127,9 +176,9 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         """This instance's routes in the place of `top`'s, which stay where that fails."""
         if top is not None:
             # First: what is intercepted does not count among what can be.
-            top.interception.remove()
+            top.remove()
         try:
-            session = self._session or _Session(self._key, _routes(self._key))
+            session = self._session or _session(self._key)
             session.install()
         except BaseException:
             if top is not None:
@@ -151,7 +200,7 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
             _inside.remove(entry)
             top = _inside[-1].session if _inside else None
             if top is not installed:
-                installed.interception.remove()
+                installed.remove()
                 if top is not None:
                     top.install()
             self._open -= 1
@@ -177,23 +226,32 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
                 account.unknown[name] = calls
             elif how == UNTOUCHED:
                 account.untouched[name] = calls
+            elif how == KERNEL:
+                account.left[name] = calls
+            elif how.startswith(BREAKS):
+                account.breaking[name] = account.breaking.get(name, 0) + calls
+                reasons = filter(None, (account.reasons.get(name), how.removeprefix(BREAKS)))
+                account.reasons[name] = "; ".join(reasons)
             else:
                 account.rerouted.setdefault(name, {})[how] = calls
             self._note_weaker(account, name, how)
-        account.notes += self._notes()
+        account.notes += self._notes(account)
         return account
 
     def _note_weaker(self, account: Account, name: str, how: str) -> None:
-        if how == UNKNOWN or self._session is None:
+        if how == UNKNOWN or how.startswith(BREAKS) or self._session is None:
             return
-        has = GIVEN.get(how, self._session.routes[name].guarantee)
-        if has < self._key[0]:
+        has = self._session.given(name, how)
+        told = account.weaker.get(name)
+        if has < self._key[0] and (told is None or has < Guarantee[told.upper()]):
             account.weaker[name] = str(has)
 
-    def _notes(self) -> list[str]:
+    def _notes(self, account: Account) -> list[str]:
         notes = []
         if self._key[0] > Guarantee.NONE and has_compiled_code():
             notes.append("code under torch.compile runs kernels of its own, which are untouched")
+        if self._session is not None and "CUDA" in self._session.routes:
+            notes += _notes_on_cuda(self._session, account)
         others = sorted(self._others - {str(self._key[0])})
         notes += [f"an inner reproducible({other!r}) ruled in between" for other in others]
         if self._key[0] > Guarantee.RUN_TO_RUN and not measured.covers_running_torch():
@@ -202,7 +260,28 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         return notes
 
 
-def _routes(key: Key) -> dict[str, Route]:
+def _session(key: Key) -> _Session:
     guarantee, watch = key
     strict = guarantee > Guarantee.RUN_TO_RUN and strict_products()
-    return routes(cpu_overloads(), guarantee, strict=strict, watch=watch)
+    found = {"CPU": routes(cpu_overloads(), guarantee, strict=strict, watch=watch)}
+    on_cuda = switches.cuda_is_here()
+    if on_cuda:
+        found["CUDA"] = routes_on_cuda(
+            *cuda_overloads(),
+            guarantee,
+            has_kernels=kernels_here(),
+            workspace=switches.workspace_is_set(),
+            watch=watch,
+        )
+    return _Session(key, found, on_cuda and guarantee > Guarantee.NONE)
+
+
+def _notes_on_cuda(session: _Session, account: Account) -> list[str]:
+    notes = [f"{name} was changed inside" for name in sorted(session.switched_back)]
+    end = _ON["CUDA"]
+    told = [name for name in (*account.weaker, *account.breaking) if name.endswith(end)]
+    short = {name.removesuffix(end) for name in told}
+    missing = why_no_kernels()
+    if missing is not None and not short.isdisjoint(FAMILY):
+        notes.append(f"no kernels of this library's ops were used on the GPU: {missing}")
+    return notes

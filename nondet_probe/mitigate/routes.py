@@ -22,7 +22,17 @@ from nondet_probe.mitigate.products import PRODUCTS, goes_to_blas
 from nondet_probe.mitigate.via_c import on_one_thread
 from nondet_probe.ops.registry import Guarantee
 
-__all__ = ["GIVEN", "UNKNOWN", "UNTOUCHED", "Route", "routes"]
+__all__ = [
+    "GIVEN",
+    "UNKNOWN",
+    "UNTOUCHED",
+    "Counter",
+    "Original",
+    "Route",
+    "by_family",
+    "counted",
+    "routes",
+]
 
 SLICES = "slices"
 PIECES = "pieces"
@@ -119,7 +129,7 @@ def routes(
     for name in overloads:
         route = _route(name, guarantee, strict)
         if route is None and watch:
-            route = Route(_counted(UNTOUCHED))
+            route = Route(counted(UNTOUCHED))
         if route is not None:
             found[name] = route
     return found
@@ -136,7 +146,7 @@ def _route(name: str, guarantee: Guarantee, strict: bool) -> Route | None:
     given = min(variant.guarantee, relative.most)
     # What a stronger guarantee than torch's needs is never left to torch because it is small.
     always = given not in (Guarantee.RUN_TO_RUN, Guarantee.LAUNCH_INVARIANT) or rest is None
-    return Route(_family(relative, variant.name, rest, always), given)
+    return Route(by_family(relative, variant.name, rest, always), given)
 
 
 def _torch_is_enough(name: str, guarantee: Guarantee) -> bool:
@@ -163,7 +173,7 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
         return None
     varies = finding(name)
     if varies is None:
-        return Route(_counted(UNKNOWN))
+        return Route(counted(UNKNOWN))
     elementwise = name in _ELEMENTWISE or is_pointwise(name)
     way = _sliced(pointwise, PIECES) if varies and elementwise else _on_one_thread
     if base in _RACES or Kind.REAL in varies:
@@ -171,13 +181,16 @@ def _without_family(name: str, guarantee: Guarantee, strict: bool) -> Route | No
     if varies:
         return Route(_for_kinds(varies, way))
     if base in _ADDING and guarantee > Guarantee.LAUNCH_INVARIANT:
-        return Route(_counted(UNTOUCHED))
+        return Route(counted(UNTOUCHED))
     return None
 
 
-def _family(
+def by_family(
     relative: Relative, variant: str, rest: Route | None, always: bool
 ) -> Callable[[Original, Counter], Callable[..., Any]]:
+    """By an op of this library; what it does not take, or, unless `always`, what is too small for
+    it, by `rest`, or as it was."""
+
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
         count, call = counter(f"{relative.op} {variant}"), relative.call
         otherwise = rest.make(original, counter) if rest is not None else original
@@ -258,7 +271,9 @@ def _for_kinds(
     return make
 
 
-def _counted(how: str) -> Callable[[Original, Counter], Callable[..., Any]]:
+def counted(how: str) -> Callable[[Original, Counter], Callable[..., Any]]:
+    """As it was, counted."""
+
     def make(original: Original, counter: Counter) -> Callable[..., Any]:
         count = counter(how)
 

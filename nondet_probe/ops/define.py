@@ -10,6 +10,7 @@ with them, as an `autograd.Function` made here: the one that torch would make co
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -109,12 +110,12 @@ def _types(kind: str) -> tuple[tuple[type, ...], tuple[type, ...]]:
 
 
 def _check(op: str, given: tuple[Any, ...], cuda: bool) -> bool:
-    """Whether a tensor among the arguments of a call through the dispatcher requires grad.
-    TypeError for one elsewhere than the op takes or than the others, or not dense, or with a
-    tangent."""
+    """Whether a tensor among the arguments of a call through the dispatcher, or in a list among
+    them, requires grad. TypeError for one elsewhere than the op takes or than the others, or not
+    dense, or with a tangent."""
     needs_gradient = False
     first: Tensor | None = None
-    for value in given:
+    for value in itertools.chain(given, *(one for one in given if isinstance(one, list))):
         if not isinstance(value, Tensor):
             continue
         # What the dispatcher would refuse at length, in the name of all its backends.

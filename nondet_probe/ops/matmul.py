@@ -139,8 +139,9 @@ def matmul(
     backend that cannot be used, or an unknown NONDET_PROBE_ISA.
     """
     find("matmul", variant)
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        other = b if isinstance(a, Tensor) else a
+    left: object = a
+    other: object = b if isinstance(left, Tensor) else left
+    if not isinstance(other, Tensor):
         raise TypeError(f"matmul takes two torch.Tensors, got {type(other).__name__}")
     result: Tensor
     if backend is not None or a.is_cuda:

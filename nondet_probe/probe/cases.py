@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nondet_probe import ops
+from nondet_probe.ops.backends import offers
 from nondet_probe.probe import case_calls as calls
 from nondet_probe.probe import case_inputs as made
 from nondet_probe.probe.case_calls import bytes_moved
@@ -60,11 +61,13 @@ class Case:
         """What rows call it."""
         return f"{self.op} {self.label}".rstrip()
 
-    def ours(self, variant: str, inputs: Inputs) -> Inputs:
-        function = getattr(ops, self.op)
-        if len(ops.variants(self.op)) > 1:
-            function = partial(function, variant=variant)
-        return tensors(self.call(function, *inputs))
+    def ours(self, variant: str, inputs: Inputs, backend: str | None = None) -> Inputs:
+        """By the backend that is named; otherwise where the inputs are."""
+        how = {} if backend is None else {"backend": backend}
+        known = {one.name for one in ops.variants(self.op)} | {*offers("triton").get(self.op, ())}
+        if len(known) > 1:
+            how["variant"] = variant
+        return tensors(self.call(partial(getattr(ops, self.op), **how), *inputs))
 
     def torch(self, inputs: Inputs) -> Inputs:
         return tensors(self.call(self.theirs, *inputs))

@@ -26,7 +26,7 @@ def checkup(
     *,
     target: str = "",
     seed: int = 0,
-    k: int = 5,
+    k: int | None = None,
     rerun_steps: int = 2,
     twin_steps: int = 100,
     cost_steps: int = 12,

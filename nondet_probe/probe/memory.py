@@ -1,4 +1,5 @@
-"""How much memory a call takes beyond what was there before it, as the system counts it."""
+"""How much memory a call takes beyond what was there before it, as the system counts it; and how
+much is free."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["RESOLUTION", "extra_bytes"]
+__all__ = ["RESOLUTION", "extra_bytes", "free_bytes"]
 
 RESOLUTION = 1 << 20
 """Bytes below which a measurement says nothing: threads' stacks, and counts that the kernel keeps
@@ -15,6 +16,7 @@ per processor."""
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
+_SYSTEM = Path("/proc/meminfo")
 
 
 def extra_bytes(call: Callable[[], int]) -> int | None:
@@ -31,16 +33,24 @@ def extra_bytes(call: Callable[[], int]) -> int | None:
     trim(0)
     try:
         _CLEAR.write_text("5")
-        before = _kilobytes("VmRSS")
+        before = _kilobytes(_STATUS, "VmRSS")
         result = call()
-        peak = _kilobytes("VmHWM")
+        peak = _kilobytes(_STATUS, "VmHWM")
     except OSError:
         return None
     return max(0, (peak - before) * 1024 - result)
 
 
-def _kilobytes(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+def free_bytes() -> int | None:
+    """What the system can still give; None where it does not tell."""
+    try:
+        return _kilobytes(_SYSTEM, "MemAvailable") * 1024
+    except OSError:
+        return None
+
+
+def _kilobytes(file: Path, name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(), re.MULTILINE)
     if found is None:
-        raise OSError(f"{_STATUS} has no {name}")
+        raise OSError(f"{file} has no {name}")
     return int(found[1])

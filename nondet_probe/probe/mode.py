@@ -6,33 +6,65 @@ goes on with. Everything else happens on copies, and the random streams are put 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.opaque import Functions
 from nondet_probe.probe.operands import tensors_in, unreadable
 from nondet_probe.probe.places import Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
-from nondet_probe.probe.replay import Call, NotComparableError, difference, results
+from nondet_probe.probe.replay import (
+    Call,
+    Difference,
+    NotComparableError,
+    TooLargeError,
+    difference,
+    results,
+)
+from nondet_probe.probe.suspects import Suspects
 from nondet_probe.probe.tally import Tally
 from nondet_probe.records import Coverage
 
-__all__ = ["RerunMode"]
+__all__ = ["MEMORY", "RerunMode"]
+
+MEMORY = 4 << 30
+"""Bytes that the copies and results of one execution may take."""
 
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
-    """Executes each op `k` times in all; see the module. coverage, tally: what it found so far."""
+    """Executes each op `k` times in all, suspects `suspect_k` times; see the module.
+
+    memory: bytes that the copies and results of one more execution of a call may take; a call that
+    would take more is not covered. census: is told of every call. watcher: called before each op,
+    with the number of ops before it. coverage, tally: what it found so far. A forked child (a
+    DataLoader's worker) inherits the mode, and is left alone by it.
+    """
 
     supports_higher_order_operators = True
 
-    def __init__(self, k: int, model: torch.nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        k: int,
+        model: torch.nn.Module | None = None,
+        *,
+        suspect_k: int | None = None,
+        memory: int = MEMORY,
+        census: Census | None = None,
+        watcher: Callable[[int], None] | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._k = k
+        self._process = os.getpid()
+        self._suspects = Suspects(k, suspect_k)
+        self._memory = memory
+        self._census = census
+        self._watcher = watcher
         self._functions = Functions()
         self.places = Places(model)
         self.coverage = Coverage()
@@ -51,6 +83,10 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if os.getpid() != self._process:
+            return func(*args, **kwargs)
+        if self._watcher is not None:
+            self._watcher(self.coverage.seen)
         self.coverage.seen += 1
         plan = plan_of(func)
         operands = list(tensors_in((*args, *kwargs.values())))
@@ -88,7 +124,10 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
         place = self.places.locate()
         try:
             with hidden_from_modes():
-                call = Call(func, plan, args, kwargs)
+                call = Call(func, plan, args, kwargs, memory=self._memory)
+        except TooLargeError as error:
+            self._not_covered(str(error))
+            return func(*args, **kwargs)
         except Exception as error:
             self._not_covered(f"{plan.name}: its operands cannot be copied ({_told(error)})")
             return func(*args, **kwargs)
@@ -98,8 +137,8 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
             return output
         try:
             with hidden_from_modes():
-                found = self._differences(call, results(plan, args, kwargs, output))
-                self.tally.add(place, self._k, found, call)
+                executions, found = self._differences(call, results(plan, args, kwargs, output))
+                self.tally.add(place, executions, found, call)
         except NotComparableError as error:
             self._not_covered(str(error))
         except Exception as error:
@@ -108,16 +147,28 @@ class RerunMode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __in
             self.coverage.rerun += 1
         return output
 
-    def _differences(self, call: Call, first: list[Any]) -> list[Any]:
+    def _differences(self, call: Call, first: list[Any]) -> tuple[int, list[Difference]]:
+        """How often the call was executed in all, and what differed from `first`."""
         if call.secret_write():
             raise NotComparableError(f"{call.plan.name} writes an operand its schema does not name")
+        if call.copied_bytes + sum(t.nbytes for t in tensors_in(first)) > self._memory:
+            raise TooLargeError(self._memory)
+        executions, found = self._suspects.executions(call), []
         after = call.streams_now()
+        done = 1
         try:
-            found = [difference(first, call.again()) for _ in range(self._k - 1)]
+            while done < executions:
+                one = difference(first, call.again())
+                done += 1
+                if one is not None:
+                    found.append(one)
+                    executions = max(executions, self._suspects.differed(call))
+            if self._census is not None:
+                self._census.add(call, first, done, len(found))
         finally:
             if after is not None:
                 after.put_back()
-        return [one for one in found if one is not None]
+        return done, found
 
     def _not_covered(self, reason: str) -> None:
         missed = self.coverage.not_covered

@@ -97,6 +97,8 @@ class Places:
         phase, module, code, line, called = self._read_stack(sys._getframe(1), node is not None)
         if node is not None and phase == "backward" and code is None:
             place = self._of_node(node)
+            if called:
+                place = place._replace(module=module, note=None, again=True)
         else:
             file = code.co_filename if code is not None else None
             place = Place(phase, module, file, line, None, called and phase == "backward")

@@ -65,14 +65,20 @@ _SILENT_WRITES = {
     "aten::instance_norm": ("running_mean", "running_var"),
 }
 # Outputs, by position, that are memory for the backward pass of which a kernel fills only a part:
-# the rest holds what was there before. What the op returns beside them is compared, and so is what
-# the backward pass computes from them.
+# the rest holds what was there before; or where it leaves the state of a generator, if it drew.
+# What the op returns beside them is compared, and so is what the backward pass computes from them.
 _SCRATCH = {
     "aten::_ctc_loss": (1,),  # log_alpha, beyond the lengths of the targets
     "aten::mkldnn_rnn_layer": (3,),  # workspace of oneDNN
     "aten::_cudnn_rnn": (3,),  # reserve space of cuDNN, as the next two
     "aten::miopen_rnn": (3,),
     "aten::cudnn_batch_norm": (3,),
+    "aten::_batch_norm_with_update": (3,),
+    "aten::_scaled_dot_product_flash_attention": (6, 7, 8),
+    "aten::_scaled_dot_product_efficient_attention": (2, 3),
+    "aten::_scaled_dot_product_cudnn_attention": (6, 7, 8),
+    "aten::_flash_attention_forward": (2, 3, 4),
+    "aten::_efficient_attention_forward": (2, 3),
 }
 
 

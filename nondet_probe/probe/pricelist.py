@@ -1,7 +1,7 @@
 """The price list: what each variant of each op costs on this machine, and what one gets for it.
 
-Measured in turn: the variants, torch's op in its default and its deterministic mode, and a loop
-that only reads the inputs. See docs/bench.md.
+Measured in turn: the variants, torch's op in its default and its deterministic mode, and what only
+reads the inputs. See docs/bench.md; `meters` has what differs between devices.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from itertools import product
 import torch
 
 from nondet_probe.bits.dtypes import dtype_name
-from nondet_probe.env import deterministic_algorithms, preserved_rng, thread_count
+from nondet_probe.env import deterministic_algorithms, preserved_rng
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.ops import ops
 from nondet_probe.probe.cases import CASES
+from nondet_probe.probe.meters import ON_GPU, Meter, meter_of
 from nondet_probe.probe.pricelist_outcome import Measure
 from nondet_probe.probe.pricelist_setting import Measured, Setting, measure
 from nondet_probe.records import prices
@@ -36,13 +37,17 @@ _WORKING_SET = 100
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure: every combination of these. repeats: of every call, at least 2."""
+    """What to measure: every combination of these. repeats: of every call, at least 2.
+
+    device: "cpu", "cuda" or "cuda:1". threads: [`meters.ON_GPU`] unless it is "cpu".
+    """
 
     ops: Sequence[str]
     sizes: Sequence[int]
     dtypes: Sequence[torch.dtype]
     threads: Sequence[int]
     repeats: int
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         for op in self.ops:
@@ -53,34 +58,26 @@ class Request:
         for name in ("ops", "sizes", "dtypes", "threads"):
             if not getattr(self, name):
                 raise UsageError(f"{name}: nothing to measure")
+        free = meter_of(self.device).free_bytes()
         for n in self.sizes:
             if n < 1:
                 raise UsageError(f"size {n}: at least 1 element")
-            needed, free = n * _WORKING_SET, _free_memory()
+            needed = n * _WORKING_SET
             if free is not None and needed > free:
                 raise UsageError(
                     f"size {n}: needs some {needed / 1e9:.0f} GB of memory, {free / 1e9:.0f} GB "
                     "are free"
                 )
         for threads in self.threads:
-            if threads < 1:
+            if self.device != "cpu" and threads != ON_GPU:
+                raise UsageError(f"threads {threads}: they are the CPU's, not of {self.device}")
+            if self.device == "cpu" and threads < 1:
                 raise UsageError(f"threads {threads}: at least 1")
 
     def settings(self) -> int:
         """How many there are to measure, for a progress bar."""
         cases = sum(len(CASES[op]) for op in self.ops)
         return cases * len(self.sizes) * len(self.dtypes) * len(self.threads)
-
-
-def _free_memory() -> int | None:
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def price_list(
@@ -97,16 +94,18 @@ def price_list(
     count and random streams are put back after each setting.
     """
     done, total = 0, request.settings()
+    meter = meter_of(request.device)
     cases = [case for op in request.ops for case in CASES[op]]
     for case, dtype, n in product(cases, request.dtypes, request.sizes):
-        inputs = case.make(n, dtype)
+        inputs = tuple(tensor.to(meter.device) for tensor in case.make(n, dtype))
         across = _AcrossThreads()
         for threads in request.threads:
             if progress is not None:
-                what = f"{case.name} {dtype_name(dtype)} n={n}, {threads} threads"
-                progress(what, done, total)
-            setting = Setting(case, inputs, n, dtype, threads, request.repeats)
-            with preserved_rng(), deterministic_algorithms(False), thread_count(threads):
+                progress(
+                    f"{case.name} {dtype_name(dtype)} n={n}, {_on(meter, threads)}", done, total
+                )
+            setting = Setting(case, inputs, n, dtype, threads, request.repeats, meter)
+            with preserved_rng(), deterministic_algorithms(False), meter.set_up(threads):
                 found = measure(setting, measures)
             across.add(found)
             yield found.rows
@@ -114,6 +113,10 @@ def price_list(
         yield across.rows()
     if progress is not None:
         progress("measured", total, total)
+
+
+def _on(meter: Meter, threads: int) -> str:
+    return meter.name if threads == ON_GPU else f"{threads} threads"
 
 
 class _AcrossThreads:

@@ -15,7 +15,7 @@ Measure = Callable[[Tensor, Tensor], float]
 
 
 class Outcomes:
-    """Of one call; results are tuples of tensors, seen one after the other.
+    """Of one call; results are tuples of tensors on any device, seen one after the other.
 
     first: the digest of the first result. distinct: how many different results were seen.
     max_ulp: the largest ulp distance of an element to the exact result, None without one.
@@ -72,7 +72,7 @@ def _digest(result: tuple[Tensor, ...]) -> str:
 
 
 def _joined(result: tuple[Tensor, ...]) -> Tensor:
-    """All elements in one row."""
+    """All elements in one row, in host memory."""
     if len(result) == 1:
-        return result[0].reshape(-1)
-    return torch.cat([tensor.reshape(-1) for tensor in result])
+        return result[0].reshape(-1).cpu()
+    return torch.cat([tensor.reshape(-1).cpu() for tensor in result])

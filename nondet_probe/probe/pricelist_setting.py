@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
 
-from nondet_probe.bits import via_c
 from nondet_probe.bits.dtypes import dtype_name
-from nondet_probe.env import deterministic_algorithms
-from nondet_probe.ops import Guarantee, Variant, variants
 from nondet_probe.probe.case_inputs import Inputs
 from nondet_probe.probe.cases import Case
-from nondet_probe.probe.memory import extra_bytes
+from nondet_probe.probe.meters import Meter
 from nondet_probe.probe.pricelist_outcome import Measure, Outcomes
+from nondet_probe.probe.providers import Provider, providers
 from nondet_probe.probe.timing import interleave, rates, ratios, repeated
 from nondet_probe.records import prices
 from nondet_probe.records.figures import Row, Spread
 
 __all__ = ["Measured", "Setting", "measure"]
-
-_SAMPLE_SECONDS = 200e-6
-"""Calls that are shorter are made several times a sample."""
-_MOST_CALLS = 1000
 
 _UNITS = {
     prices.TIME: "s",
@@ -39,7 +30,8 @@ _UNITS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """threads: torch's own count, to be set while it is measured. repeats: of every call."""
+    """inputs: where the meter measures. threads: torch's own count, to be set while it is measured;
+    `meters.ON_GPU` elsewhere. repeats: of every call."""
 
     case: Case
     inputs: Inputs
@@ -47,6 +39,7 @@ class Setting:
     dtype: torch.dtype
     threads: int
     repeats: int
+    meter: Meter
 
 
 @dataclass
@@ -57,40 +50,13 @@ class Measured:
     firsts: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass
-class _Provider:
-    """Something that can be called for this setting, or the reason why not."""
-
-    name: str
-    call: Callable[[], Inputs]
-    under: Callable[[], AbstractContextManager[object]] = nullcontext
-    variant: Variant | None = None
-    why_not: str = ""
-    seconds: float = 0.0
-    moved: int = 0
-
-    def result(self) -> Inputs:
-        with self.under():
-            return self.call()
-
-    def try_out(self, setting: Setting) -> None:
-        """The first two calls: what they move, or how they fail; and about how long one takes."""
-        try:
-            self.moved = setting.case.moved(setting.inputs, self.result())
-            start = time.perf_counter()
-            self.result()
-            self.seconds = time.perf_counter() - start
-        except Exception as error:  # whatever it is, it is this provider's answer
-            line = str(error).strip().partition("\n")[0]
-            self.why_not = f"raises {type(error).__name__}: {line[:200]}"
-
-
 def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
     """All rows of one setting. The caller has set torch's threads and switches."""
-    every = list(_providers(setting))
+    case, inputs, meter = setting.case, setting.inputs, setting.meter
+    every = list(providers(case, inputs, setting.n, setting.dtype, meter.device))
     for provider in every:
         if not provider.why_not:
-            provider.try_out(setting)
+            provider.try_out(case, inputs, meter)
     able = [provider for provider in every if not provider.why_not]
     found = Measured()
     for provider in every:
@@ -99,12 +65,12 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
     if not able:
         return found
     moved = able[0].moved
-    times = _times(able, setting)
-    read = sum(tensor.nbytes for tensor in setting.inputs)
-    # The time in which the stream would have read what the op has to read and write.
-    stream = [value * moved / read for value in times[prices.STREAM]]
+    read, read_bytes = meter.stream(inputs, setting.threads)
+    times = _times([*able, Provider(prices.STREAM, read, seconds=meter.seconds(read))], setting)
+    # The time in which the stream would have moved what the op has to read and write.
+    stream = [value * moved / read_bytes for value in times[prices.STREAM]]
     found.rows.append(_stream_row(setting, rates(stream, moved / 1e9)))
-    exact = next((p.result() for p in able if p.variant is not None and p.name == "exact"), None)
+    exact = next((p.result() for p in able if p.name == "exact"), None)
     for provider in able:
         outcomes = Outcomes(provider.result(), exact, measures)
         for _ in range(setting.repeats - 1):
@@ -122,56 +88,20 @@ def measure(setting: Setting, measures: Mapping[str, Measure]) -> Measured:
         ):
             if provider.name != other:
                 figures.append(_ratio(metric, times.get(other), seconds, every, other))
-        figures.append(_memory(provider))
+        figures.append(_memory(provider, meter))
         figures += _outcome(outcomes, setting.repeats, exact is not None)
         found.rows += [_row(setting, provider, *figure) for figure in figures]
     return found
 
 
-def _providers(setting: Setting) -> Iterator[_Provider]:
-    case, inputs = setting.case, setting.inputs
-    yield _Provider(prices.TORCH, lambda: case.torch(inputs))
-    yield _Provider(
-        prices.TORCH_DETERMINISTIC, lambda: case.torch(inputs), deterministic_algorithms
-    )
-    for variant in variants(case.op):
-        provider = _Provider(
-            variant.name,
-            lambda name=variant.name: case.ours(name, inputs),  # type: ignore[misc]
-            variant=variant,
-        )
-        most = case.most.get(variant.name)
-        if setting.dtype not in variant.dtypes:
-            names = ", ".join(dtype_name(dtype) for dtype in variant.dtypes)
-            provider.why_not = f"takes {names}"
-        elif most is not None and setting.n > most:
-            provider.why_not = f"measured up to n = {most} only, since it is slow"
-        yield provider
-
-
-def _times(able: list[_Provider], setting: Setting) -> dict[str, list[float]]:
-    """Seconds of one call in every round, of all providers and of the read stream.
-
-    That one reads the inputs, so that it finds them in the cache, or not, as the others do.
-    """
-
-    def read_inputs() -> Inputs:
-        for tensor in setting.inputs:
-            via_c.read_stream(tensor, setting.threads)
-        return ()
-
-    read = _Provider(prices.STREAM, read_inputs)
-    start = time.perf_counter()
-    read.call()
-    read.seconds = time.perf_counter() - start
-    every = [*able, read]
-    counts = {
-        p.name: min(_MOST_CALLS, math.ceil(_SAMPLE_SECONDS / max(p.seconds, 1e-9))) for p in every
-    }
+def _times(every: list[Provider], setting: Setting) -> dict[str, list[float]]:
+    """Seconds of one call in every round."""
+    counts = {p.name: setting.meter.calls_a_sample(p.seconds) for p in every}
     sampled = interleave(
         {p.name: repeated(p.call, counts[p.name]) for p in every},
         setting.repeats,
         under={p.name: p.under for p in every},
+        seconds_of=setting.meter.seconds,
     )
     return {name: [value / counts[name] for value in values] for name, values in sampled.items()}
 
@@ -180,7 +110,7 @@ def _ratio(
     metric: str,
     others: list[float] | None,
     seconds: list[float],
-    every: list[_Provider],
+    every: list[Provider],
     other: str,
 ) -> tuple[str, Spread | None, str]:
     if others is not None:
@@ -188,10 +118,9 @@ def _ratio(
     return metric, None, next(p.why_not for p in every if p.name == other)
 
 
-def _memory(provider: _Provider) -> tuple[str, Spread | None, str]:
-    used = extra_bytes(lambda: sum(tensor.nbytes for tensor in provider.result()))
-    text = provider.variant.extra_memory if provider.variant is not None else ""
-    return prices.MEMORY, None if used is None else Spread.single(used, 1), text
+def _memory(provider: Provider, meter: Meter) -> tuple[str, Spread | None, str]:
+    used = meter.extra_bytes(lambda: sum(tensor.nbytes for tensor in provider.result()))
+    return prices.MEMORY, None if used is None else Spread.single(used, 1), provider.memory
 
 
 def _outcome(
@@ -208,9 +137,8 @@ def _outcome(
 
 
 def _row(
-    setting: Setting, provider: _Provider, metric: str, spread: Spread | None, note: str
+    setting: Setting, provider: Provider, metric: str, spread: Spread | None, note: str
 ) -> Row:
-    guarantee: Guarantee | None = provider.variant.guarantee if provider.variant else None
     return Row(
         setting.case.name,
         provider.name,
@@ -220,10 +148,10 @@ def _row(
         metric,
         _UNITS.get(metric, "x" if metric.startswith(("share", "ratio")) else "1"),
         spread,
-        "" if guarantee is None else str(guarantee),
+        "" if provider.guarantee is None else str(provider.guarantee),
         note,
     )
 
 
 def _stream_row(setting: Setting, spread: Spread) -> Row:
-    return _row(setting, _Provider(prices.STREAM, lambda: ()), prices.RATE, spread, "")
+    return _row(setting, Provider(prices.STREAM, lambda: ()), prices.RATE, spread, "")

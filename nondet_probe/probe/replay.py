@@ -15,11 +15,18 @@ from nondet_probe.probe.operands import Copies, replaced, tensors_in, unreadable
 from nondet_probe.probe.plan import Plan
 from nondet_probe.probe.streams import Streams
 
-__all__ = ["Call", "Difference", "NotComparableError", "difference", "results"]
+__all__ = ["Call", "Difference", "NotComparableError", "TooLargeError", "difference", "results"]
 
 
 class NotComparableError(Exception):
     """Results of an op that cannot be compared bit by bit; the message says which."""
+
+
+class TooLargeError(NotComparableError):
+    """A call whose copies would take more memory than is set aside for them."""
+
+    def __init__(self, memory: int) -> None:
+        super().__init__(f"calls whose copies would take more than {memory >> 20} MiB")
 
 
 class Difference(NamedTuple):
@@ -37,6 +44,7 @@ class Call:
     Operands that it writes, and those that share memory with them, are copied now; the others are
     used as they are, so the call can be repeated until somebody else writes them. A call of an op
     from outside of ATen has all its operands copied, since its schema may not tell what it writes.
+    memory: bytes that the copies of one execution may take; TooLargeError before any is made.
     """
 
     def __init__(
@@ -46,13 +54,19 @@ class Call:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         streams: Streams | None = None,
+        memory: int | None = None,
     ) -> None:
         self.op = op
         self.plan = plan
         self.args = args
         self.kwargs = kwargs
         self._tensors = {id(t): t for t in tensors_in((*args, *kwargs.values()))}
-        self._copies = Copies(self._to_copy())
+        to_copy = self._to_copy()
+        # One copy is kept, another is what an execution writes.
+        self.copied_bytes = 2 * sum(tensor.nbytes for tensor in to_copy)
+        if memory is not None and self.copied_bytes > memory:
+            raise TooLargeError(memory)
+        self._copies = Copies(to_copy)
         self._streams = streams
         if streams is None and plan.draws:
             self._streams = Streams((*args, *kwargs.values()), everything=plan.opaque)
@@ -107,9 +121,11 @@ class Call:
         return results(self.plan, args, kwargs, output), seconds
 
     def _prepared(self) -> tuple[list[Any], dict[str, Any]]:
-        copies = self._copies.fresh()
         if self._streams is not None:
             self._streams.put_back()
+        return self.arguments()
+
+    def _with(self, copies: dict[int, Tensor]) -> tuple[list[Any], dict[str, Any]]:
         return (
             [replaced(value, copies) for value in self.args],
             {name: replaced(value, copies) for name, value in self.kwargs.items()},
@@ -119,17 +135,19 @@ class Call:
         if any(tensor.is_cuda for tensor in self._tensors.values()):
             torch.cuda.synchronize()
 
+    def arguments(self) -> tuple[list[Any], dict[str, Any]]:
+        """Arguments as they were before the op ran; what it writes is a copy."""
+        return self._with(self._copies.fresh())
+
     def kept(self) -> Call:
         """This call on operands of its own, so that it can be repeated at any time."""
         copies = self._copies.fresh()
         copies |= Copies(t for key, t in self._tensors.items() if key not in copies).fresh()
-        return Call(
-            self.op,
-            self.plan,
-            [replaced(value, copies) for value in self.args],
-            {name: replaced(value, copies) for name, value in self.kwargs.items()},
-            self._streams,
-        )
+        return Call(self.op, self.plan, *self._with(copies), self._streams)
+
+    @property
+    def operands(self) -> list[Tensor]:
+        return list(self._tensors.values())
 
     @property
     def nbytes(self) -> int:

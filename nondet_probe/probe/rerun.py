@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from nondet_probe.env.rng import RngState, preserved_rng
 from nondet_probe.errors import RunFailedError, UsageError
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.drive import Batches, PlainRun, build, finite_loss, guarded_step, plain_run
 from nondet_probe.probe.fixes import SWITCHES, under_fix
+from nondet_probe.probe.mode import MEMORY
 from nondet_probe.probe.state import first_difference
 from nondet_probe.probe.watch import Progress, Rerun, check_k
 from nondet_probe.records import RerunRecord
@@ -45,10 +49,14 @@ def rerun(
     *,
     seed: int = 0,
     steps: int = 2,
-    k: int = 5,
+    k: int | None = None,
+    memory: int = MEMORY,
+    census: Census | None = None,
     progress: Progress | None = None,
 ) -> RerunRecord:
     """Execute every op of the first `steps` steps `k` times in all, and name those that differ.
+
+    k, memory, census: as for `Rerun`; the rows of the census are the `classes` of the record.
 
     The workload is built three times: for two plain runs (do they repeat each other? does the probe
     change anything?) and for the watched one; and, where an op differed, again under each switch
@@ -63,15 +71,18 @@ def rerun(
     tell: Progress = progress or (lambda what, done, total: None)
     with preserved_rng():
         plain = _plain_runs(factory, seed, steps, tell)
-        watched = _watched(factory, seed, steps, k, tell)
+        watched = _watched(
+            factory, seed, steps, partial(Rerun, k, memory=memory, census=census), tell
+        )
         if plain.failure is not None:
             plain.failure.partial = watched.record(fixes=False)
             raise plain.failure
         record = watched.record(fixes=True, tell=tell)
+        record.classes = census.rows() if census is not None else []
         record.plain_seconds = plain.seconds
         _judge(record, watched, plain)
         if record.sites:
-            _verify(record, factory, seed, tell)
+            _verify(record, factory, seed, partial(Rerun, k, memory=memory), tell)
     return record
 
 
@@ -123,12 +134,17 @@ class _Watched:
 
 
 def _watched(
-    factory: WorkloadFactory, seed: int, steps: int, k: int, tell: Progress, what: str = "steps"
+    factory: WorkloadFactory,
+    seed: int,
+    steps: int,
+    watching: Callable[..., Rerun],
+    tell: Progress,
+    what: str = "steps",
 ) -> _Watched:
-    """Raises RunFailedError with the record so far."""
+    """watching: makes the watch of a model. Raises RunFailedError with the record so far."""
     workload = build(factory, seed)
     batches = Batches(workload, steps)
-    watch = Rerun(k, workload.model)
+    watch = watching(model=workload.model)
     done = _Watched(watch, _Run(workload, [], RngState.capture()), 0.0)
     tell(what, 0, steps)
     try:
@@ -179,7 +195,13 @@ def _judge(record: RerunRecord, watched: _Watched, plain: _Plain) -> None:
         )
 
 
-def _verify(record: RerunRecord, factory: WorkloadFactory, seed: int, tell: Progress) -> None:
+def _verify(
+    record: RerunRecord,
+    factory: WorkloadFactory,
+    seed: int,
+    watching: Callable[..., Rerun],
+    tell: Progress,
+) -> None:
     """Fill in `verified_fix`: the first switch under which whole steps show no differing op."""
     for name in SWITCHES:
         tried = [fix for site in record.sites for fix in site.fixes if fix.name == name]
@@ -188,7 +210,7 @@ def _verify(record: RerunRecord, factory: WorkloadFactory, seed: int, tell: Prog
         with under_fix(name):
             try:
                 watched = _watched(
-                    factory, seed, record.steps, record.k, tell, f"steps under {name}"
+                    factory, seed, record.steps, watching, tell, f"steps under {name}"
                 )
             except RunFailedError as error:
                 record.caveats.append(f"under {name} the steps cannot be run: {error}")

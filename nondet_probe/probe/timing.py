@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from nondet_probe.records.figures import Spread
 
-__all__ = ["interleave", "keep_memory", "rates", "ratios", "repeated"]
+__all__ = ["interleave", "keep_memory", "rates", "ratios", "repeated", "wall_seconds"]
 
 Under = Mapping[str, Callable[[], AbstractContextManager[object]]]
 
@@ -34,28 +34,35 @@ def keep_memory() -> None:
     mallopt(mmap_threshold, 1 << 25)
 
 
+def wall_seconds(call: Callable[[], object]) -> float:
+    """How long the call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def interleave(
     calls: Mapping[str, Callable[[], object]],
     rounds: int,
     warmup: int = 2,
     under: Under | None = None,
+    seconds_of: Callable[[Callable[[], object]], float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every call in every round; each round calls all of them, in turn.
 
     The order is drawn anew for each round, the same in every run: a fixed one, rotated or not,
     would give each call always the same predecessor, whose leavings in the cache it finds.
     warmup: rounds before those, which are not kept. under: contexts in which the calls of these
-    names run; entering and leaving them is not timed.
+    names run; entering and leaving them is not timed. seconds_of: makes a call and says how long it
+    took; by default `wall_seconds`.
     """
     names = list(calls)
-    under = under or {}
+    under, seconds_of = under or {}, seconds_of or wall_seconds
     times: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(-warmup, rounds):
         for name in random.Random(turn).sample(names, len(names)):
             with under.get(name, nullcontext)():
-                start = time.perf_counter()
-                calls[name]()
-                elapsed = time.perf_counter() - start
+                elapsed = seconds_of(calls[name])
             if turn >= 0:
                 times[name].append(elapsed)
     return times

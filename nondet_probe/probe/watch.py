@@ -11,8 +11,10 @@ import torch
 from nondet_probe.env import available_cpus
 from nondet_probe.env.torch_private import has_compiled_code
 from nondet_probe.errors import UsageError
+from nondet_probe.probe.census import Census
 from nondet_probe.probe.fixes import fixes_of
-from nondet_probe.probe.mode import RerunMode
+from nondet_probe.probe.mode import MEMORY, RerunMode
+from nondet_probe.probe.suspects import SUSPECT_K, K
 from nondet_probe.records import RerunRecord
 
 __all__ = ["Progress", "Rerun", "check_k"]
@@ -34,8 +36,10 @@ _MODE_DEPENDENT = frozenset(
 )
 
 
-def check_k(k: int) -> None:
-    """UsageError unless `k` is a number of executions that can show a difference."""
+def check_k(k: int | None) -> None:
+    """UsageError unless `k` is a number of executions that can show a difference, or None."""
+    if k is None:
+        return
     if not isinstance(k, int) or isinstance(k, bool) or k < 2:
         raise UsageError(
             f"k={k!r}: at least 2 executions of each op are needed to compare any; the one that "
@@ -46,23 +50,40 @@ def check_k(k: int) -> None:
 class Rerun:
     """Watch the code in a `with` block; `record()` afterwards tells what was found.
 
-        with Rerun(k=5, model=model) as watch:
+        with Rerun(model=model) as watch:
             loss = model(batch).mean()
             loss.backward()
         for site in watch.record().sites:
             print(site.op, site.file, site.line)
 
-    k: executions of each op in all, the one that training goes on with included. model: names
-    modules by their path in it; without it the path starts with the class of the outermost module.
+    k: executions of each op in all, the one that training goes on with included; None executes most
+    of them twice, and 20 times what differed before or is nondeterministic by PyTorch's own
+    documentation. model: names modules by their path in it; without it the path starts with the
+    class of the outermost module. memory: bytes that the copies and results of one more execution
+    may take; a call that would take more is not covered. census: counts classes of calls and asks
+    what else their bits depend on. watcher: called before each op with the number of ops before it.
     The block may be entered again and again, not inside itself; the findings add up, and `steps` of
     the record counts the entries. Ops that other Python threads start are not seen, since dispatch
     modes belong to a thread.
     """
 
-    def __init__(self, k: int = 5, model: torch.nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        k: int | None = None,
+        model: torch.nn.Module | None = None,
+        *,
+        memory: int = MEMORY,
+        census: Census | None = None,
+        watcher: Callable[[int], None] | None = None,
+    ) -> None:
         check_k(k)
-        self._k = k
-        self._mode = RerunMode(k, model)
+        if memory < 1:
+            raise UsageError(f"memory={memory}: at least 1 byte")
+        self._k = K if k is None else k
+        self._suspect_k = SUSPECT_K if k is None else None
+        self._mode = RerunMode(
+            self._k, model, suspect_k=self._suspect_k, memory=memory, census=census, watcher=watcher
+        )
         self._threads = torch.get_num_threads()
         self._deterministic = torch.are_deterministic_algorithms_enabled()
         self._entered = 0
@@ -136,6 +157,7 @@ class Rerun:
         lost = [f"no fix was tried on {site.op}: {site.lost}" for site in differing if site.lost]
         return RerunRecord(
             k=self._k,
+            suspect_k=self._suspect_k,
             steps=self._entered,
             threads=self._threads,
             losses=list(losses),

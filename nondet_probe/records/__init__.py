@@ -1,11 +1,14 @@
 """The shape of stored truth: schema, codec, store."""
 
+from nondet_probe.records.audit import OpStatus, Setting
 from nondet_probe.records.schema import (
+    AuditRecord,
     CostArm,
     CostRecord,
     Coverage,
     Fix,
     Growth,
+    OpCost,
     OpSite,
     RerunRecord,
     RunRecord,
@@ -14,14 +17,18 @@ from nondet_probe.records.schema import (
 from nondet_probe.records.store import load_run, save_run, to_json
 
 __all__ = [
+    "AuditRecord",
     "CostArm",
     "CostRecord",
     "Coverage",
     "Fix",
     "Growth",
+    "OpCost",
     "OpSite",
+    "OpStatus",
     "RerunRecord",
     "RunRecord",
+    "Setting",
     "TwinRecord",
     "load_run",
     "save_run",

@@ -26,7 +26,7 @@ class Cause:
 
     element: flat index of the first one that differed, of `elements`; ulps: its distance; text: the
     cause in words, as far as the executions prove it; tried: fixes, on that call. missing: what
-    could not be got.
+    could not be got. kept: the folder with the tensors of that call, which are the user's data.
     """
 
     element: int | None = None
@@ -37,6 +37,7 @@ class Cause:
     text: str | None = None
     tried: list[Fix] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    kept: str | None = None
 
 
 @dataclass

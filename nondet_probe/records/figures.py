@@ -42,8 +42,9 @@ class Spread:
 class Row:
     """One figure.
 
-    n: elements of the input; metric: what was measured, such as "time", "rate" or
-    "ratio to <provider>"; spread: None where there is no figure, and `note` then says why.
+    n: elements of the input; threads: 0 on a GPU; metric: what was measured, such as "time",
+    "rate" or "ratio to <provider>"; spread: None where there is no figure, and `note` then says
+    why.
     guarantee: what the provider promises, "" where it promises nothing in our words.
     """
 
@@ -79,7 +80,8 @@ def plain(row: Row) -> dict[str, Any]:
 
 
 def origin_of(found: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that say what rows are measured on, now; found: `env.snapshot()`."""
+    """The columns that say what rows are measured on, now; found: `env.snapshot()`, with what they
+    are measured on as "device" where that is not the CPU."""
     commit = found["commit"]
     return {
         "cpu": f"{found['machine']['cpu']} x {found['machine']['cpus']}",
@@ -87,6 +89,7 @@ def origin_of(found: Mapping[str, Any]) -> dict[str, str]:
         "nondet_probe": found["versions"]["nondet-probe"],
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit["id"][:12] + ("+" if commit["dirty"] else "") if commit else "none",
+        "device": found.get("device", "cpu"),
     }
 
 

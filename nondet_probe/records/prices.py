@@ -39,7 +39,7 @@ DISTINCT = "distinct results"
 ACROSS_THREADS = "distinct results over thread counts"
 ERROR = "largest error"
 
-COLUMNS_OF_PRICES = [*COLUMNS, "guarantee", "note"]
+COLUMNS_OF_PRICES = [*COLUMNS, "guarantee", "note", "device"]
 
 _NO_PROMISE = ("", "none")
 _OF_ONE_LAUNCH = (*_NO_PROMISE, "run_to_run")

@@ -13,13 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from nondet_probe.bits.flip import BitChange
+from nondet_probe.records.audit import OpStatus, Setting
 
 __all__ = [
+    "AuditRecord",
     "CostArm",
     "CostRecord",
     "Coverage",
     "Fix",
     "Growth",
+    "OpCost",
     "OpSite",
     "RerunRecord",
     "RunRecord",
@@ -99,6 +102,11 @@ class OpSite:
 class RerunRecord:
     """What re-executing every op of `steps` training steps `k` times (in all) showed.
 
+    suspect_k: executions of a call whose class (op and shapes) is suspect, since it differed before
+    or PyTorch's documentation names the op; None where every call had `k`.
+    of_script: a script was watched, once: its losses are not known, nothing was run again under a
+    fix, and it was not compared with a run without the probe. classes: what else the bits of each
+    class of calls depend on, where that was asked.
     sites: the nondeterministic ones, worst first; empty means that none was seen.
     verified_fix: name of the fix under which whole steps showed no nondeterministic op, or None.
     caveats: sentences the reader must know ("with one thread races between threads cannot show").
@@ -120,6 +128,9 @@ class RerunRecord:
     caveats: list[str] = field(default_factory=list)
     probe_seconds: float = 0.0
     plain_seconds: float = 0.0
+    suspect_k: int | None = None
+    of_script: bool = False
+    classes: list[OpStatus] = field(default_factory=list)
 
 
 @dataclass
@@ -192,8 +203,8 @@ class TwinRecord:
 class CostArm:
     """One way to run the same steps: seconds of each step, or why it cannot run.
 
-    name: "default", "deterministic", "deterministic, no fill"; ratio: median of the pairwise ratios
-    of its steps to the default arm's, spread: their quartiles.
+    name: "default", "deterministic", "deterministic, no fill", or a further one; ratio: median of
+    the pairwise ratios of its steps to the default arm's, spread: their quartiles.
     """
 
     name: str
@@ -204,12 +215,52 @@ class CostArm:
 
 
 @dataclass
+class OpCost:
+    """What one op takes. calls: in one step, the most in any arm; seconds: by arm, the median over
+    the steps in which ops were timed of all its calls in one step (0 where it has none)."""
+
+    op: str
+    calls: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
 class CostRecord:
-    """What `torch.use_deterministic_algorithms` costs a workload, arms interleaved by step."""
+    """What determinism costs a training, arms interleaved by step.
+
+    ops: where the time goes, that op first which the deterministic arm pays most for beyond the
+    default. fill_needed: whether the bits depend on what new memory holds; None where that is not
+    known; fill_reason: why, a sentence without a full stop ("" where it was not asked).
+    """
 
     steps: int
     threads: int
     arms: list[CostArm]
+    ops: list[OpCost] = field(default_factory=list)
+    fill_needed: bool | None = None
+    fill_reason: str = ""
+
+
+@dataclass
+class AuditRecord:
+    """An audit of `steps` training steps. thread_counts: those that were tried; settings: what was
+    requested and what is in force; ops: one row a class, those that differ first. k, suspect_k:
+    executions of a call, and of a suspect one."""
+
+    steps: int
+    k: int
+    suspect_k: int | None
+    threads: int
+    thread_counts: list[int]
+    settings: list[Setting]
+    ops: list[OpStatus]
+    coverage: Coverage
+    caveats: list[str] = field(default_factory=list)
+
+    @property
+    def findings(self) -> list[str]:
+        """What is wrong with the settings."""
+        return [setting.finding for setting in self.settings if setting.finding is not None]
 
 
 @dataclass
@@ -232,6 +283,7 @@ class RunRecord:
     twin: TwinRecord | None = None
     twin_fixed: TwinRecord | None = None
     cost: CostRecord | None = None
+    audit: AuditRecord | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -241,4 +293,5 @@ class RunRecord:
         differing = self.rerun is not None and (
             bool(self.rerun.sites) or self.rerun.plain_runs_differ is not None
         )
-        return differing or not all(twin.control_identical for twin in twins)
+        audited = self.audit is not None and not all(op.repeatable for op in self.audit.ops)
+        return differing or audited or not all(twin.control_identical for twin in twins)

@@ -22,13 +22,20 @@ from nondet_probe.records.schema import RunRecord
 __all__ = ["ARRAYS_FILE", "FORMAT", "RECORD_FILE", "VERSION", "load_run", "save_run", "to_json"]
 
 FORMAT = "nondet_probe.run"
-VERSION = 1
+VERSION = 2
 RECORD_FILE = "record.json"
 ARRAYS_FILE = "arrays.safetensors"
 
 # Fields that go to the arrays file, as "<part>/<name>".
 _ARRAY_FIELDS = frozenset({"series"})
 _PARTS = ("twin", "twin_fixed")
+
+
+# What version 2 added to the parts of a record, and what a record of version 1 says by its silence.
+_ADDED: dict[str, dict[str, Any]] = {
+    "rerun": {"suspect_k": None, "of_script": False, "classes": []},
+    "cost": {"ops": [], "fill_needed": None, "fill_reason": ""},
+}
 
 
 def to_json(record: RunRecord) -> dict[str, Any]:
@@ -76,10 +83,11 @@ def load_run(directory: Path) -> RunRecord:
         raise RecordError(f"{path} is truncated or not JSON ({error})") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RecordError(f"{path} is not of format {FORMAT!r}")
-    if document.get("version") != VERSION:
+    version = document.get("version")
+    if version not in range(1, VERSION + 1):
         raise RecordError(
-            f"{path} has version {document.get('version')!r}; this nondet_probe reads version "
-            f"{VERSION}. Use the nondet_probe that wrote it, or a newer one."
+            f"{path} has version {version!r}; this nondet_probe reads versions 1 to {VERSION}. "
+            "Use the nondet_probe that wrote it, or a newer one."
         )
     for field in ("arrays_sha256", "record"):
         if field not in document:
@@ -93,8 +101,21 @@ def load_run(directory: Path) -> RunRecord:
             f"{directory / ARRAYS_FILE} is truncated, altered or of another run: "
             "its SHA-256 is not the recorded one"
         )
+    if version == 1:
+        _upgrade(document["record"])
     record: RunRecord = decode(RunRecord, document["record"], skip=_ARRAY_FIELDS)
     for name, values in load(packed).items():
         part, _, series = name.partition("/")
         getattr(record, part).series[series] = values
     return record
+
+
+def _upgrade(data: Any) -> None:
+    """Version 1 to 2, in place; what has no such shape is left for `decode` to refuse."""
+    if isinstance(data, dict):
+        data.setdefault("audit", None)
+    for part, fields in _ADDED.items():
+        found = data.get(part) if isinstance(data, dict) else None
+        if isinstance(found, dict):
+            for name, value in fields.items():
+                found.setdefault(name, value)

@@ -110,7 +110,8 @@ class TraceMeta:
     the process, 0 and 1 outside of a group.
     status: "running", "complete" or "failed" (failure says why). exit_code: of the script.
     created: UTC, ISO 8601. holds_tensors: whether tensors of the user lie beside the trace.
-    caveats: sentences that the reader must know, without a full stop.
+    caveats: sentences that the reader must know, without a full stop. idle: names of generators
+    from which nothing was drawn from the recording's beginning to its end.
     """
 
     level: str
@@ -130,3 +131,4 @@ class TraceMeta:
     coverage: TraceCoverage = field(default_factory=TraceCoverage)
     cost: TraceCost | None = None
     caveats: list[str] = field(default_factory=list)
+    idle: list[str] = field(default_factory=list)

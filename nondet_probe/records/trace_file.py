@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from nondet_probe.errors import RecordError
+
 __all__ = [
     "APPLICATION_ID",
     "FORMAT",
+    "LIVE",
     "NO_INPUTS",
     "NO_OUTPUTS",
     "TABLES",
@@ -12,6 +17,7 @@ __all__ = [
     "database_name",
     "live_name",
     "meta_name",
+    "version_error",
 ]
 
 FORMAT = "nondet_probe.trace"
@@ -38,6 +44,10 @@ NO_INPUTS, NO_OUTPUTS = 1, 2
 """Bits that say which digests of a record are missing."""
 
 
+LIVE = ".live.sqlite"
+"""How the name of a database ends that is not finished."""
+
+
 def database_name(rank: int) -> str:
     """Of a trace that was closed."""
     return f"rank_{rank:05d}.sqlite"
@@ -46,9 +56,17 @@ def database_name(rank: int) -> str:
 def live_name(rank: int) -> str:
     """Of a trace that is being written, or whose process was killed. It is another file than the
     closed one, so that no reader ever sees one with the write-ahead log of the other."""
-    return f"rank_{rank:05d}.live.sqlite"
+    return f"rank_{rank:05d}{LIVE}"
 
 
 def meta_name(rank: int) -> str:
     """Ranks write without waiting for each other, so each has its own."""
     return "meta.json" if rank == 0 else f"meta_{rank:05d}.json"
+
+
+def version_error(path: Path, version: object) -> RecordError:
+    """What a reader says to another version."""
+    return RecordError(
+        f"{path} has version {version!r}; this nondet_probe reads version {VERSION}. "
+        "Use the nondet_probe that wrote it, or a newer one."
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.records.codec import encode
-from nondet_probe.records.files import write_whole
+from nondet_probe.records.files import sha256_of, write_whole
 from nondet_probe.records.trace import Site, TraceMeta, Words
 from nondet_probe.records.trace_file import (
     APPLICATION_ID,
@@ -56,6 +56,7 @@ class TraceWriter:
         self._figures: list[tuple[int, float | None]] = []
         self._count = 0
         self._closed = False
+        self._sha256: str | None = None
         _make(directory, meta)
         self._live = directory / live_name(meta.rank)
         try:
@@ -127,7 +128,12 @@ class TraceWriter:
         if os.getpid() != self._pid:
             return
         self.meta.coverage.records = self._count
-        document = {"format": FORMAT, "version": VERSION, "trace": encode(self.meta)}
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "database_sha256": self._sha256,
+            "trace": encode(self.meta),
+        }
         # ASCII: an argument of a command line need not be text that UTF-8 can hold.
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         path = self.directory / meta_name(self.meta.rank)
@@ -150,6 +156,7 @@ class TraceWriter:
             self._connection.execute("VACUUM INTO ?", (str(fresh),))
             with fresh.open("rb") as file:
                 os.fsync(file.fileno())
+            self._sha256 = sha256_of(fresh)
             os.replace(fresh, path)
             self._connection.close()
         except (sqlite3.Error, OSError) as error:

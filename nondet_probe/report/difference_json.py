@@ -14,7 +14,7 @@ from nondet_probe.report.states import state_limits, states_verdict
 
 __all__ = ["difference_json", "record_json", "states_json"]
 
-_SKIPPED = frozenset(
+_TOLD_OTHERWISE = frozenset(
     {"roots", "more_roots", "not_aligned_a", "not_aligned_b", "coverage_a", "coverage_b"}
     | {"meta_a", "meta_b"}
 )
@@ -22,11 +22,13 @@ _SKIPPED = frozenset(
 
 def difference_json(difference: TraceDifference) -> dict[str, Any]:
     """What is compared, what differs first and where, and all that a report shows."""
-    head = {"verdict": difference_verdict(difference)}
-    body: dict[str, Any] = encode(difference, skip=_SKIPPED)
     return {
-        **head,
-        **body,
+        "verdict": difference_verdict(difference),
+        **{
+            name: encode(value)
+            for name, value in vars(difference).items()
+            if name not in _TOLD_OTHERWISE
+        },
         "root_count": root_count(difference),
         "roots": [_root(root) for root in difference.roots],
         "not_aligned": {

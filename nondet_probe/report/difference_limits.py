@@ -7,7 +7,7 @@ from nondet_probe.records.trace import TraceMeta
 from nondet_probe.report.difference_tables import cost_phrase
 from nondet_probe.report.spell import number, one_line, plural, power_of_ten
 
-__all__ = ["limits"]
+__all__ = ["limits", "notes"]
 
 
 def limits(difference: TraceDifference) -> list[str]:
@@ -26,8 +26,13 @@ def limits(difference: TraceDifference) -> list[str]:
     for run, meta in (("a", difference.meta_a), ("b", difference.meta_b)):
         if meta is not None:
             told += [f"Run {run}: {sentence}." for sentence in _of_run(meta)]
-    told += [f"{text[:1].upper()}{text[1:]}." for text in _lines(difference.warnings)]
-    return list(dict.fromkeys(told))
+    return told
+
+
+def notes(difference: TraceDifference) -> list[str]:
+    """What the reader must know beside the verdict: runs that did not end, other machines, a root
+    that cannot be to blame."""
+    return [f"Note: {text}." for text in _lines(difference.warnings)]
 
 
 def _bound(bound: float) -> str:

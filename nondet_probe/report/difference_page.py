@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from nondet_probe.records.difference import TraceDifference
-from nondet_probe.report.difference_limits import limits
+from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_strip import strip
 from nondet_probe.report.difference_tables import (
     cause,
@@ -56,6 +56,7 @@ def render_difference(difference: TraceDifference) -> str:
         outcome=outcome,
         outcome_name=name,
         verdict=difference_verdict(difference),
+        notes=notes(difference),
         subject=f"{clip(difference.a, 80)} and {clip(difference.b, 80)}",
         figures=_figures(difference),
         sections=[

@@ -103,13 +103,15 @@ def cause(difference: TraceDifference) -> Table:
                 ]
             )
         for tried in found.tried:
-            outcome = f"{count(tried.differing)} of {count(tried.executions)} differ"
+            outcome = f"{'none' if tried.verified else 'some'} of {count(tried.executions)} differ"
             if tried.error is not None:
                 outcome = f"could not be tried: {one_line(tried.error)}"
             elif tried.ratio is not None:
                 outcome += f", {ratio(tried.ratio)} the op's time"
             rows.append([f"{one_line(tried.name)}\n{one_line(tried.how)}", outcome])
         rows += [["not known", one_line(text, 300)] for text in found.missing]
+        if found.kept is not None:
+            rows.append(["tensors of that call", one_line(found.kept, 300)])
     return Table("The first root's op, executed again", ["What", "Outcome"], rows)
 
 

@@ -41,11 +41,12 @@ def difference_verdict(difference: TraceDifference) -> str:
 def _equal(difference: TraceDifference) -> str:
     text = f"Equal: all {plural(difference.compared, 'pair')} of records have the same bits"
     caveats = []
-    for run, found in (("a", difference.coverage_a), ("b", difference.coverage_b)):
-        if missed := sum(found.not_covered.values()):
-            caveats.append(f"{plural(missed, 'call')} of run {run} could not be seen")
+    seen = (("a", difference.coverage_a), ("b", difference.coverage_b))
+    missed = [(run, sum(found.not_covered.values())) for run, found in seen]
+    if told := [f"{plural(calls, 'call')} of run {run}" for run, calls in missed if calls]:
+        caveats.append(f"{listing(told)} could not be seen")
     if difference.environment:
-        caveats.append(f"the runs differ in {_changes(difference.environment)}")
+        caveats.append(f"yet the runs differ in {_changes(difference.environment)}")
     return "; ".join([text, *caveats]) + "."
 
 
@@ -243,8 +244,7 @@ def _fixes(cause: Cause) -> list[str]:
     """The fastest change under which the op repeated its bits, where it did not without."""
     if not cause.differing:
         return []
-    good = [tried for tried in cause.tried if tried.error is None and tried.executions > 1]
-    good = [tried for tried in good if tried.differing == 0]
+    good = [tried for tried in cause.tried if tried.verified and tried.executions > 1]
     if not good:
         return []
     best = min(good, key=lambda tried: tried.ratio if tried.ratio is not None else 1e300)

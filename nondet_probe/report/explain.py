@@ -5,7 +5,7 @@ from __future__ import annotations
 from nondet_probe.records import RerunRecord, RunRecord
 from nondet_probe.report.spell import count, one_line, plural, power_of_ten
 
-__all__ = ["ARMS", "GLOSSARY", "SECTIONS", "comparison", "words_used"]
+__all__ = ["ARMS", "GLOSSARY", "SECTIONS", "audit_notes", "comparison", "words_used"]
 
 SECTIONS = {
     "ops": (
@@ -22,6 +22,16 @@ SECTIONS = {
         "as verified only when every execution under it gave the same bits. The time ratio is that "
         "of the op alone with the fix to without it, not of the whole step."
     ),
+    "settings": (
+        "Every switch that decides about determinism, as the program left it, and whether it was "
+        "in force for all of the ops. A line below the first says what is wrong."
+    ),
+    "classes": (
+        "Each row is one op with one size of its operands (rounded up to powers of two). An op can "
+        "be repeatable and yet change with the number of threads, or give the first row of a batch "
+        "other bits when the batch grows. A switch is named where it was seen to make the bits the "
+        "same in every execution, at every number of threads."
+    ),
     "twin": (
         "Three copies of the training were stepped side by side on the same batches with the same "
         "random numbers: the run, a twin in which one bit of one weight was changed before the "
@@ -35,6 +45,10 @@ SECTIONS = {
     "cost": (
         "The same training steps, run in several ways, interleaved step by step on this machine so "
         "that all see the same load. A ratio above 1 is slower than the default."
+    ),
+    "dearest": (
+        "Seconds of each op in one step, its calls added up: the median of a few further steps in "
+        "which every op was timed. An op's share of the cost is the difference between the columns."
     ),
     "coverage": (
         "What the probe looked at and what it could not. An op call that was not covered may still "
@@ -55,6 +69,7 @@ ARMS = {
         "the same, but new memory is not filled first "
         "(torch.utils.deterministic.fill_uninitialized_memory = False)"
     ),
+    "reproducible": "inside nondet_probe.reproducible(), deterministic mode off",
 }
 
 GLOSSARY = {
@@ -89,13 +104,32 @@ _TWIN_WORDS = ("bit-identical", "ulp", "twin", "control", "relative distance", "
 def words_used(record: RunRecord) -> dict[str, str]:
     """The part of the glossary that a report on `record` needs, in its order."""
     needed = {"step"}
-    if record.rerun is not None:
+    if record.rerun is not None or record.audit is not None:
         needed.update(_RERUN_WORDS)
     if record.twin is not None or record.twin_fixed is not None:
         needed.update(_TWIN_WORDS)
     if record.cost is not None:
         needed.add("deterministic mode")
     return {word: meaning for word, meaning in GLOSSARY.items() if word in needed}
+
+
+def audit_notes(record: RunRecord) -> list[str]:
+    """How an audit compared, and what limits it."""
+    audit = record.audit
+    if audit is None:
+        return []
+    counts = ", ".join(map(str, audit.thread_counts))
+    more = f", {audit.suspect_k} times where suspect" if audit.suspect_k is not None else ""
+    statements = [
+        f"Every op call was executed {plural(audit.k, 'time')}{more}; outputs were compared bit by "
+        "bit, without a digest (collision probability 0).",
+        f"The first call of each class was executed with {counts} threads too, with its first rows "
+        "alone, and with two patterns in new memory.",
+        "What PyTorch says is the documentation of torch.use_deterministic_algorithms.",
+        f"The run had {plural(audit.threads, 'CPU thread')}.",
+    ]
+    told = [one_line(text, 600) for text in audit.caveats]
+    return statements + [f"{text[:1].upper()}{text[1:]}." for text in told]
 
 
 def comparison(rerun: RerunRecord) -> list[str]:
@@ -106,9 +140,10 @@ def comparison(rerun: RerunRecord) -> list[str]:
     ]
     if rerun.k >= 2:
         statements.append(
-            f"With K = {rerun.k}, an op call that gives either of two results with equal chance "
-            f"goes unseen once in {_odds(rerun.k)}; rarer differences go unseen more often. More "
-            "executions (--k) and more steps (--steps) make a finding less likely to be missed."
+            f"With K = {rerun.k}{_suspects(rerun)}, an op call that gives either of two results "
+            f"with equal chance goes unseen once in {_odds(rerun.k)}; rarer differences go unseen "
+            "more often. More executions (--k) and more steps (--steps) make a finding less "
+            "likely to be missed."
         )
     if rerun.neutral is True:
         statements.append(
@@ -118,6 +153,11 @@ def comparison(rerun: RerunRecord) -> list[str]:
         statements.append(
             "Training with the probe ended with other bits than without it: do not rely on this "
             "report until that is understood."
+        )
+    elif rerun.of_script:
+        statements.append(
+            "The script ran once, so its bits were not compared with those of a run without the "
+            "probe."
         )
     elif rerun.sites:
         statements.append(
@@ -131,6 +171,15 @@ def comparison(rerun: RerunRecord) -> list[str]:
     elif not any("one thread" in text.casefold() for text in caveats):
         statements.append("The run had one CPU thread: races between threads cannot show.")
     return statements + caveats
+
+
+def _suspects(rerun: RerunRecord) -> str:
+    if rerun.suspect_k is None:
+        return ""
+    return (
+        f" ({rerun.suspect_k} for what gave other bits before, or PyTorch's documentation calls "
+        "nondeterministic)"
+    )
 
 
 def _odds(k: int) -> str:

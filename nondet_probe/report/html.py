@@ -13,8 +13,8 @@ import numpy as np
 
 from nondet_probe.errors import UsageError
 from nondet_probe.records import RunRecord, TwinRecord
-from nondet_probe.report import tables
-from nondet_probe.report.explain import SECTIONS, comparison, words_used
+from nondet_probe.report import audittables, costtables, tables
+from nondet_probe.report.explain import SECTIONS, audit_notes, comparison, words_used
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
 from nondet_probe.report.words import outcome, verdict
@@ -30,6 +30,8 @@ REPORT_FILE = "report.html"
 _NAMES = {
     "clean": "No nondeterminism seen",
     "nondeterministic": "Nondeterministic",
+    "unmet": "Not as requested",
+    "priced": "Cost of determinism",
     "unknown": "No verdict",
     "failed": "Failed",
 }
@@ -113,6 +115,10 @@ def render(record: RunRecord) -> str:
         light=variables(dark=False),
         dark=variables(dark=True),
         tables=tables,
+        audittables=audittables,
+        costtables=costtables,
+        classes=audittables.classes_of(record),
+        audited=audit_notes(record),
         twins=_twins(record),
         comparison=comparison(record.rerun) if record.rerun is not None else [],
         cost_svg=cost_plot(record.cost, "cost") if record.cost is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from nondet_probe.records import RerunRecord, RunRecord, TwinRecord
+from nondet_probe.records import AuditRecord, RerunRecord, RunRecord, TwinRecord
 from nondet_probe.report.spell import clip, number, one_line, percent, plural, ratio
 from nondet_probe.report.words import best_fix, deterministic_arm, growth_reason, within_noise
 
@@ -25,6 +25,8 @@ def key_figures(record: RunRecord) -> list[KeyFigure]:
     figures = []
     if record.rerun is not None:
         figures += _of_rerun(record.rerun)
+    if record.audit is not None:
+        figures += _of_audit(record.audit)
     if record.twin is not None:
         figures.append(_control(record.twin, ""))
         # What the bit does says nothing where the run moves by itself and was repeated under a fix.
@@ -52,7 +54,9 @@ def _of_rerun(rerun: RerunRecord) -> list[KeyFigure]:
             "Nondeterministic places",
             str(len(rerun.sites)),
             f"among {plural(rerun.coverage.rerun, 'op call')}, each executed "
-            f"{plural(rerun.k, 'time')}" + (f"; {missed} not covered" if missed else ""),
+            f"{plural(rerun.k, 'time')}"
+            + (f", suspects {rerun.suspect_k} times" if rerun.suspect_k is not None else "")
+            + (f"; {missed} not covered" if missed else ""),
         )
     ]
     if rerun.sites:
@@ -68,6 +72,32 @@ def _of_rerun(rerun: RerunRecord) -> list[KeyFigure]:
             )
         )
     return figures
+
+
+def _of_audit(audit: AuditRecord) -> list[KeyFigure]:
+    classes = len(audit.ops)
+    among = f"of {plural(classes, 'class', 'classes')} of op calls"
+    missed = sum(audit.coverage.not_covered.values())
+    told = f"{among}; {plural(missed, 'call')} not covered" if missed else among
+    counts = ", ".join(map(str, audit.thread_counts))
+    return [
+        KeyFigure("Not repeatable", str(sum(not row.repeatable for row in audit.ops)), told),
+        KeyFigure(
+            "Change with the threads",
+            str(sum(bool(row.other_threads) for row in audit.ops)),
+            f"{among}, tried with {counts} threads",
+        ),
+        KeyFigure(
+            "Change with the batch",
+            str(sum(bool(row.with_batch) for row in audit.ops)),
+            "row 0 of the result is another when there are more rows",
+        ),
+        KeyFigure(
+            "Requests not in force",
+            str(len(audit.findings)),
+            f"of {plural(len(audit.settings), 'switch', 'switches')} looked at",
+        ),
+    ]
 
 
 def _control(twin: TwinRecord, under: str) -> KeyFigure:

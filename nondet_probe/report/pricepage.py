@@ -10,10 +10,10 @@ from nondet_probe.records.prices import broken_promises
 from nondet_probe.report.html import template
 from nondet_probe.report.prices import Group, grouped, overview, price_verdict
 from nondet_probe.report.pricetables import price_table
-from nondet_probe.report.spell import count, one_line, plural
+from nondet_probe.report.spell import count, one_line, plural, threads
 from nondet_probe.report.tables import Table, environment
 
-__all__ = ["METHOD", "render_prices"]
+__all__ = ["METHOD", "METHOD_ON_GPU", "render_prices"]
 
 _OVERVIEW = (
     "The fastest variant that gives the guarantee of the column or a stronger one, at the largest "
@@ -37,6 +37,19 @@ METHOD = (
     "first one; the value largest in magnitude is given. They are 0 where all bits agree.",
     "Extra memory is the high-water mark of the process's resident memory during one call, less "
     "the result; below 1 MiB that cannot be told. The second line is what the variant declares.",
+)
+
+METHOD_ON_GPU = (
+    "All calls of one setting (op, dtype, size) take turns in one process, in an order drawn anew "
+    "each round, after two rounds that are not kept. Each is timed by events on the device's "
+    "stream, after a read of four times the second-level cache: inputs come from memory.",
+    METHOD[1],
+    "The read stream is a copy of the op's inputs on the device, in the same rounds; its rate "
+    "counts what it reads and what it writes. The rate of an op counts each input as read once and "
+    "each result as written once; its share compares that with the stream.",
+    *METHOD[3:5],
+    "Extra memory is the high-water mark of PyTorch's allocator on the device during one call, "
+    "less the result. The second line is what the variant declares.",
 )
 
 _GLOSSARY = {
@@ -70,7 +83,8 @@ def render_prices(
 ) -> str:
     """The page as the text of an HTML document; the same arguments give the same bytes.
 
-    found: `nondet_probe.env.snapshot()`. shapes: what is measured of each op, in words.
+    found: `nondet_probe.env.snapshot()`, with "device" where that is not the CPU. shapes: what is
+    measured of each op, in words.
     created: when, for people. Raises UsageError when jinja2 or matplotlib is missing.
     """
     page = template("prices.html.jinja")
@@ -84,16 +98,21 @@ def render_prices(
     elif interrupted:
         outcome, name = "unknown", "Interrupted"
     machine = found["machine"]
+    on_cpu = found.get("device", "cpu") == "cpu"
     return page.render(
         outcome=outcome,
         outcome_name=name,
         verdict=price_verdict(rows, interrupted),
-        machine=one_line(f"{machine['cpu']}, {plural(machine['cpus'], 'processor')}"),
+        machine=one_line(
+            f"{machine['cpu']}, {plural(machine['cpus'], 'processor')}"
+            if on_cpu
+            else found["device"]
+        ),
         created=one_line(created),
         overview=overview(groups),
         sections={"overview": _OVERVIEW},
         ops=_sections(groups, shapes),
-        method=METHOD,
+        method=METHOD if on_cpu else METHOD_ON_GPU,
         facts=Table("Where it ran", ["What", "Value"], environment(found).rows),
         glossary=_GLOSSARY,
         light=variables(dark=False),
@@ -131,7 +150,7 @@ def _pictures(order: Sequence[Group], key: str) -> list[_Picture]:
             f"Dot: median; line: the middle half of the rounds. {threads_key(largest)}",
         ),
         (
-            f"Rate over the size, {plural(order[0].threads, 'thread')}",
+            f"Rate over the size, {threads(order[0].threads)}",
             rate_plot([g for g in order if g.threads == order[0].threads], f"{key}-rate"),
             "Both axes count in powers of ten. Dashed: reading the inputs and nothing else.",
         ),

@@ -10,9 +10,10 @@ import numpy as np
 
 from nondet_probe.records import prices
 from nondet_probe.records.figures import Spread
+from nondet_probe.report import spell
 from nondet_probe.report.axes import colour, frame, heading, label_ends, note
 from nondet_probe.report.prices import Group, size_name
-from nondet_probe.report.spell import listing, number, plural, power_of_ten, ratio
+from nondet_probe.report.spell import listing, number, power_of_ten, ratio
 from nondet_probe.report.svg import WIDTH, blank, drawing, inline_svg
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def speed_plot(groups: Sequence[Group], key: str) -> str | None:
                 axes.plot([middle], [y], "o", color=shade, markersize=6)
         text = listing(
             [
-                f"{name} {ratio(spread.median)} with {plural(threads, 'thread')}"
+                f"{name} {ratio(spread.median)} with {spell.threads(threads)}"
                 for name, spreads in found.items()
                 for threads, spread in spreads
             ]
@@ -71,8 +72,8 @@ def threads_key(groups: Sequence[Group]) -> str:
     """Which of `speed_plot`'s lines is which, in words; nothing where a row has one."""
     counts = sorted({group.threads for group in groups})
     if len(counts) < 2:
-        return f"{plural(counts[0], 'thread')}."
-    return f"From top to bottom in each row: {listing([plural(n, 'thread') for n in counts])}."
+        return f"{spell.threads(counts[0])}."
+    return f"From top to bottom in each row: {listing([spell.threads(n) for n in counts])}."
 
 
 def _speed_axis(axes: Axes, low: float, high: float, rows: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from nondet_probe.records import prices
 from nondet_probe.records.figures import Row, Spread
+from nondet_probe.report import spell
 from nondet_probe.report.spell import count, listing, one_line, plural, ratio
 from nondet_probe.report.tables import Table
 
@@ -96,7 +97,7 @@ def overview(groups: Sequence[Group]) -> Table:
     threads = {group.threads for group in largest.values()}
     title = "Speed as times PyTorch's default, by what is promised"
     if len(threads) == 1:
-        title += f" ({plural(threads.pop(), 'thread')})"
+        title += f" ({spell.threads(threads.pop())})"
     rows = [
         [
             f"{one_line(group.op)}\n{group.dtype}, n = {size_name(group.n)}",

@@ -12,9 +12,9 @@ from nondet_probe.report.spell import (
     number,
     one_line,
     percent,
-    plural,
     ratio,
     seconds,
+    threads,
     ulps,
 )
 from nondet_probe.report.tables import Table
@@ -27,7 +27,7 @@ _VARIABILITY = ("V_s", "V_ermv", "V_c")
 
 
 def _title(group: Group) -> str:
-    setting = f"{group.dtype}, n = {count(group.n)}, {plural(group.threads, 'thread')}"
+    setting = f"{group.dtype}, n = {count(group.n)}, {threads(group.threads)}"
     stream = group.spread(prices.STREAM, prices.RATE)
     read = f"; the machine reads {number(stream.median)} GB/s" if stream is not None else ""
     return f"{one_line(group.op)}: {setting}{read}"

@@ -20,6 +20,7 @@ __all__ = [
     "ratio",
     "seconds",
     "short_op",
+    "threads",
     "ulps",
 ]
 
@@ -81,6 +82,11 @@ def count(value: int) -> str:
 def plural(value: int, noun: str, many: str | None = None) -> str:
     """ "1 step", "12 345 steps"; `many` where the plural is not `noun` with an s."""
     return f"{count(value)} {noun if value == 1 else many or noun + 's'}"
+
+
+def threads(number: int) -> str:
+    """ "2 threads"; 0 of them is how rows call a GPU."""
+    return plural(number, "thread") if number else "one GPU"
 
 
 def power_of_ten(exponent: int) -> str:

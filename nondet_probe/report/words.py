@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from nondet_probe.records import CostArm, Fix, Growth, OpSite, RerunRecord, RunRecord, TwinRecord
+from nondet_probe.records import (
+    AuditRecord,
+    CostArm,
+    Fix,
+    Growth,
+    OpSite,
+    RerunRecord,
+    RunRecord,
+    TwinRecord,
+)
 from nondet_probe.report.spell import (
     clip,
     listing,
@@ -33,24 +42,29 @@ __all__ = [
     "within_noise",
 ]
 
-Outcome = Literal["clean", "nondeterministic", "unknown", "failed"]
+Outcome = Literal["clean", "nondeterministic", "unmet", "priced", "unknown", "failed"]
 
 
 def outcome(record: RunRecord) -> Outcome:
     """The verdict in one word.
 
     "clean" needs something that was really checked, and a probe that did not disturb the run;
-    without these it is "unknown".
+    without these it is "unknown". "unmet": something that was requested is not in force.
+    "priced": only the cost of determinism was measured.
     """
     if record.status != "complete":
         return "failed"
     if record.nondeterministic:
         return "nondeterministic"
-    rerun, twin = record.rerun, record.twin
+    rerun, twin, audit = record.rerun, record.twin, record.audit
+    if audit is not None:
+        if audit.findings:
+            return "unmet"
+        return "clean" if audit.coverage.rerun else "unknown"
     if rerun is not None and (rerun.neutral is False or not rerun.coverage.rerun):
         return "unknown"
     if rerun is None and (twin is None or not twin.steps):
-        return "unknown"
+        return "priced" if record.cost is not None and twin is None else "unknown"
     return "clean"
 
 
@@ -62,6 +76,10 @@ def verdict(record: RunRecord) -> str:
         sentence = f"{name} failed{_failure(record)}; until then {_so_far(record)}"
     elif kind == "nondeterministic":
         sentence = f"{name} is nondeterministic{_nondeterminism(record)}"
+    elif kind == "unmet" and record.audit is not None:
+        sentence = f"{name} does not have what it asks for: {listing(record.audit.findings)}"
+    elif kind == "priced" and record.cost is not None:
+        sentence = f"{name}: {_price(record)}"
     elif kind == "clean":
         sentence = f"No nondeterminism seen in {name}: {_clean(record)}"
     else:
@@ -80,6 +98,9 @@ def _failure(record: RunRecord) -> str:
 def _so_far(record: RunRecord) -> str:
     found = []
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None and record.audit.coverage.rerun:
+        bad = sum(not row.repeatable for row in record.audit.ops)
+        found.append(f"{plural(bad, 'class', 'classes')} of op calls did not repeat their bits")
     if rerun is not None and rerun.sites:
         found.append(f"{site_phrase(rerun.sites[0])}{_others(rerun)} was nondeterministic")
     elif rerun is not None and rerun.coverage.rerun:
@@ -89,8 +110,25 @@ def _so_far(record: RunRecord) -> str:
     return " and ".join(found) or "nothing had been checked"
 
 
+def _audited(audit: AuditRecord) -> str:
+    """Which classes of calls did not repeat themselves, and what is wrong with the settings."""
+    bad = [row for row in audit.ops if not row.repeatable]
+    row = bad[0]
+    more = f" (and {plural(len(bad) - 1, 'more class', 'more classes')})" if bad[1:] else ""
+    switch = (
+        f"{one_line(row.switch)} fixes it, verified" if row.switch else "no switch tried fixes it"
+    )
+    found = "".join(f"; {one_line(text)}" for text in audit.findings)
+    return (
+        f": {short_op(row.op)} gave different bits in {row.differing} of "
+        f"{plural(row.executions, 'execution')} on the same inputs{more}; {switch}{found}"
+    )
+
+
 def _nondeterminism(record: RunRecord) -> str:
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None:
+        return _audited(record.audit)
     if rerun is not None and rerun.sites:
         site = rerun.sites[0]
         seen = (
@@ -119,9 +157,11 @@ def _nondeterminism(record: RunRecord) -> str:
 def _clean(record: RunRecord) -> str:
     parts, caveats = [], []
     rerun, twin = record.rerun, record.twin
+    if record.audit is not None:
+        parts.append(_held(record.audit))
     if rerun is not None:
         what = "its only op call" if rerun.coverage.rerun == 1 else f"all {_calls(rerun)}"
-        parts.append(f"{what} gave the same bits in {plural(rerun.k, 'execution')}")
+        parts.append(f"{what} gave the same bits in {plural(rerun.k, 'execution')}{_more(rerun)}")
         if missed := sum(rerun.coverage.not_covered.values()):
             caveats.append(f"{plural(missed, 'call')} could not be checked")
         if rerun.threads == 1:
@@ -134,6 +174,13 @@ def _clean(record: RunRecord) -> str:
     return "; ".join([listing(parts), *caveats])
 
 
+def _held(audit: AuditRecord) -> str:
+    calls = plural(audit.coverage.rerun, "op call")
+    moving = sum(bool(row.other_threads) for row in audit.ops)
+    more = f", {moving} of {len(audit.ops)} classes change with the number of threads"
+    return f"all {calls} gave the same bits from run to run" + (more if moving else "")
+
+
 def _unknown(record: RunRecord) -> str:
     rerun = record.rerun
     if rerun is not None and rerun.neutral is False:
@@ -141,15 +188,18 @@ def _unknown(record: RunRecord) -> str:
             "training ended with other bits under the probe than without it, so either the probe "
             "disturbed it or it is nondeterministic in a way no op showed"
         )
-    if rerun is not None:
+    if rerun is not None or record.audit is not None:
         return "not one op call could be executed again, so nothing was checked"
-    arm = deterministic_arm(record)
-    if arm is not None and arm.ratio is not None:
-        return (
-            "nothing was checked; a step under deterministic mode takes "
-            f"{ratio(arm.ratio)} the time of a plain one"
-        )
     return "nothing was checked"
+
+
+def _price(record: RunRecord) -> str:
+    arm = deterministic_arm(record)
+    if arm is None or arm.ratio is None:
+        why = one_line(arm.error, 200) if arm is not None and arm.error else "it was not timed"
+        return f"no step can be taken in deterministic mode ({why})"
+    noise = ", which is within the noise of this machine" if within_noise(arm) else ""
+    return f"a step in deterministic mode takes {ratio(arm.ratio)} the time of a plain one{noise}"
 
 
 def site_phrase(site: OpSite) -> str:
@@ -183,6 +233,8 @@ def _fix_phrase(record: RunRecord, rerun: RerunRecord, site: OpSite) -> str:
     if cost and name == "deterministic mode" and arm is not None and arm.ratio is not None:
         told = "no measurable change of" if within_noise(arm) else ratio(arm.ratio)
         cost += f" ({told} a whole step's)"
+    if rerun.verified_fix is None and rerun.of_script:
+        return f"{name} fixes that call{cost}"
     if rerun.verified_fix is None:
         return f"{name} fixes that call{cost}, but no fix tried made whole steps repeatable"
     if rerun.verified_fix != fix.name:
@@ -252,6 +304,10 @@ def within_noise(arm: CostArm) -> bool:
 def _of_thread(caveat: str) -> bool:
     """Whether the probe's caveat is the one of a single thread, for which there are words here."""
     return "one thread" in caveat.casefold()
+
+
+def _more(rerun: RerunRecord) -> str:
+    return "" if rerun.suspect_k is None else f" ({rerun.suspect_k} of what is suspect)"
 
 
 def _calls(rerun: RerunRecord) -> str:

@@ -162,11 +162,21 @@ def test_a_real_interrupt_of_a_real_process(user: Path) -> None:
         (["--sizes", "2**40"], ["GB of memory"]),
         (["--threads", "two"], ["'two'", "at least 1"]),
         (["--threads", "0"], ["'0'", "at most 1024"]),
-        (["--device", "cuda"], ["--device cuda", "only cpu"]),
+        (["--device", "cuda"], ["'cuda' cannot be measured", "torch sees no CUDA device"]),
+        (["--device", "gpu"], ["'gpu'", "taken are cpu, cuda and cuda:0"]),
+        (["--device", "cuda:x"], ["'cuda:x'", "taken are cpu, cuda and cuda:0"]),
+        (["--device", "cuda:1", "--threads", "2"], ["--threads 2", "not of cuda:1"]),
         (["--repeats", "1"], ["repeats=1", "at least 2"]),
     ],
 )
-def test_usage_errors(call: Call, user: Path, arguments: list[str], messages: list[str]) -> None:
+def test_usage_errors(
+    call: Call,
+    user: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    messages: list[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     done = call("bench", *arguments)
     assert done.returncode == 2, done.stderr
     for message in messages:

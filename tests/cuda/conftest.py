@@ -1,4 +1,4 @@
-"""The kernels for GPUs run on the emulated grid in these tests."""
+"""Where the kernels for GPUs run in these tests: on the emulated grid, and on a GPU."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ from collections.abc import Callable
 
 import pytest
 from emulated import emulated
+from places import GPU, Place, emulated_place
 
 from nondet_probe.bits import device
 
 Grid = Callable[[int, int], None]
+
+
+@pytest.fixture(params=["emulated", pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """The emulated grid, then a GPU."""
+    return GPU if request.param == "gpu" else emulated_place(monkeypatch)
 
 
 @pytest.fixture

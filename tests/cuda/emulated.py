@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
-import pybind11
-
 ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 OUT = ROOT / "build" / "emulated"
@@ -32,7 +30,6 @@ FLAGS = [
     "-Wno-unknown-pragmas",  # unroll is nvcc's
     f"-DNDP_MODULE={NAME}",
     f"-I{CSRC}",
-    f"-I{pybind11.get_include()}",
     f"-I{sysconfig.get_paths()['include']}",
 ]
 
@@ -43,6 +40,16 @@ def _state_of_sources(sources: Sequence[Path]) -> str:
     for path in (*sources, *sorted(CSRC.glob("*.hpp"))):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _headers() -> Path:
+    """pybind11's, or those that torch brings along: a GPU's machine may have no more."""
+    for package in ("pybind11", "torch"):
+        spec = importlib.util.find_spec(package)
+        for place in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(place) / "include" / "pybind11" / "pybind11.h").exists():
+                return Path(place) / "include"
+    raise AssertionError("there are no headers of pybind11")
 
 
 @functools.cache
@@ -73,7 +80,16 @@ def _build(sources: Sequence[Path], target: Path) -> None:
     def build(source: Path) -> Path:
         result = target.parent / f"{source.name}.o"
         language = ["-x", "c++"] if source.suffix == ".cu" else []
-        command = [compiler, *FLAGS, *language, "-c", str(source), "-o", str(result)]
+        command = [
+            compiler,
+            *FLAGS,
+            f"-I{_headers()}",
+            *language,
+            "-c",
+            str(source),
+            "-o",
+            str(result),
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return result

@@ -1,4 +1,4 @@
-"""`digest` for GPUs, on the emulated grid: the value of the host, whatever the grid."""
+"""`digest` for GPUs, on the emulated grid and on a GPU: the host's value, whatever the grid."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from places import GPU, Place
 from torch import Tensor
 
 from nondet_probe.bits import device, via_cuda
@@ -85,6 +86,49 @@ def test_what_is_not_taken(grid: Grid) -> None:
         via_cuda.digests([torch.empty(3, device="meta")])
     with pytest.raises(ValueError, match="no dtype"):
         device.library().digest([99], [0], [[1]], 0, 0, 0, 0)
+
+
+def parameters() -> list[Tensor]:
+    """More than one launch takes, of all sizes and several dtypes."""
+    floats = [data(4 * n, n).view(torch.float32) for n in (1, 3, 1024, 1025, 70_000)]
+    halves = [data(2 * n, n).view(torch.float16) for n in range(1, 2000, 17)]
+    return [*floats, *halves, *(one.long() for one in floats), floats[3].view(5, -1).T, data(0)]
+
+
+def test_digests_wait_once_and_not_for_each_tensor(place: Place) -> None:
+    tensors = parameters()
+    there = list(place.put(tensors))
+    with place.without_waiting():
+        words = via_cuda.digests(there)
+    assert words.device == place.device
+    assert via_cuda.hexes(words) == on_host(tensors)
+
+
+def test_the_device_of_a_tensor_is_no_part_of_its_digest(place: Place) -> None:
+    tensors = parameters()
+    there = place.put(tensors)
+    assert digests(there) == digests(tensors)
+    assert [digest(one) for one in there[:9]] == [digest(one) for one in tensors[:9]]
+
+
+def test_digests_on_a_side_stream(place: Place) -> None:
+    tensors = parameters()[2:6]
+    there = place.put(tensors)
+    late = [torch.zeros_like(one) for one in there]
+    with place.side_stream():
+        place.delay()
+        for one, other in zip(late, there, strict=True):
+            one.copy_(other)
+        words = via_cuda.digests(late)
+    assert via_cuda.hexes(words) == on_host(tensors)
+
+
+@pytest.mark.gpu
+def test_waiting_for_each_tensor_is_found() -> None:
+    """Planted: digests read back one by one."""
+    words = via_cuda.digests(GPU.put(parameters()[:1]))
+    with GPU.without_waiting(), pytest.raises(RuntimeError, match="synchroniz"):
+        via_cuda.hexes(words)
 
 
 def test_digests_of_the_host_are_those_of_digest() -> None:

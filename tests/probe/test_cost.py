@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +14,19 @@ from probe_workloads import Factory, cross_entropy, endless, net, noisy
 from nondet_probe.env import RngState, deterministic_algorithms, read_switches
 from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe import cost as module
-from nondet_probe.probe.cost import cost
+from nondet_probe.probe.cost import ATTRIBUTED, cost
+from nondet_probe.probe.unwritten import fill_needed
 from nondet_probe.records.schema import CostRecord
 from nondet_probe.workload import Workload
 
 ARMS = ["default", "deterministic", "deterministic, no fill"]
+
+
+@torch.library.custom_op("cost_test::slow", mutates_args=())
+def slow(x: torch.Tensor) -> torch.Tensor:
+    time.sleep(0.02)
+    return x.clone()
+
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,8 +58,11 @@ def test_each_arm_runs_what_its_name_says() -> None:
     assert [len(arm.seconds) for arm in record.arms] == [5, 5, 5]
     assert record.steps == 5
     assert record.threads == torch.get_num_threads()
-    # A warm-up step and five more, in rotating order.
-    assert seen == [ARMS[(turn + place) % 3] for turn in range(6) for place in range(3)]
+    # A warm-up step, five more and those with every op timed, in rotating order.
+    rounds = 6 + ATTRIBUTED
+    turns = [ARMS[(turn + place) % 3] for turn in range(rounds) for place in range(3)]
+    # Then, two steps each: two patterns in new memory, and torch's own fill.
+    assert seen == turns + [ARMS[2]] * 4 + [ARMS[1]] * 2
 
 
 def test_the_default_arm_is_not_deterministic_even_where_the_process_is() -> None:
@@ -128,8 +143,9 @@ def test_every_arm_is_a_run_of_its_own_with_its_own_streams() -> None:
         return workload
 
     cost(factory, seed=4, steps=3)
-    assert losses[ARMS[0]] == losses[ARMS[1]] == losses[ARMS[2]]
-    assert len(set(losses[ARMS[0]])) == 4
+    alike = 4 + ATTRIBUTED  # what follows is the fill's
+    assert losses[ARMS[0]] == losses[ARMS[1]][:alike] == losses[ARMS[2]][:alike]
+    assert len(set(losses[ARMS[0]])) == alike
 
 
 def test_an_op_without_a_deterministic_form_ends_its_arms_only() -> None:
@@ -206,4 +222,108 @@ def test_streams_are_put_back_and_bad_steps_refused() -> None:
 def test_progress() -> None:
     seen: list[tuple[str, int, int]] = []
     cost(noisy, steps=2, progress=lambda *told: seen.append(told))
-    assert seen == [("cost of determinism", done, 3) for done in (1, 2, 3)]
+    rounds = 3 + ATTRIBUTED
+    assert seen == [("cost of determinism", done, rounds) for done in range(1, rounds + 1)]
+
+
+def test_further_arms_run_inside_their_own_context_without_determinism() -> None:
+    inside: list[bool] = []
+    where: list[tuple[bool, bool]] = []
+
+    @contextmanager
+    def own() -> Iterator[None]:
+        inside.append(True)
+        yield
+        inside.clear()
+
+    with deterministic_algorithms(True):
+        record = cost(
+            Factory(before=lambda *_: where.append((bool(inside), switches()[0]))),
+            steps=2,
+            further={"own": own},
+        )
+    assert [arm.name for arm in record.arms] == [*ARMS, "own"]
+    assert record.arms[3].ratio is not None
+    assert (True, False) in where
+    assert (True, True) not in where
+    with pytest.raises(UsageError, match="further arm 'default'"):
+        cost(noisy, further={"default": own})
+
+
+def test_the_time_of_each_op_by_arm() -> None:
+    def work(*_: Any) -> None:
+        if torch.are_deterministic_algorithms_enabled():
+            slow(torch.ones(3))
+        else:
+            torch.ones(3).neg()
+
+    record = cost(Factory(before=work), steps=1)
+    first = record.ops[0]
+    assert first.op == "cost_test.slow.default"
+    assert first.calls == 1
+    assert first.seconds["default"] == 0.0
+    assert min(first.seconds["deterministic"], first.seconds["deterministic, no fill"]) >= 0.02
+    ops = {op.op: op for op in record.ops}
+    assert ops["aten.neg.default"].seconds["deterministic"] == 0.0
+    assert ops["aten.addmm.default"].calls > 0
+
+
+def test_a_fill_that_is_not_needed() -> None:
+    record = cost(noisy, steps=1)
+    assert record.fill_needed is False
+    assert record.fill_reason == "with three contents of new memory the bits were the same"
+
+
+def test_memory_that_nobody_wrote_is_noticed() -> None:
+    def careless(seed: int) -> Workload:
+        workload = noisy(seed)
+        workload.loss = lambda model, batch: (
+            cross_entropy(model, batch) + torch.empty(5000, dtype=torch.uint8)[4000].float()
+        )
+        return workload
+
+    record = cost(careless, steps=1)
+    assert record.fill_needed is True
+    assert record.fill_reason == "the bits depend on what new memory holds (first: the loss)"
+
+
+def test_a_run_that_fails_with_one_content_only_depends_on_it() -> None:
+    def careless(seed: int) -> Workload:
+        workload = noisy(seed)
+        workload.loss = lambda model, batch: (
+            cross_entropy(model, batch) + 0.0 * torch.empty(5000)[4000]  # NaN by torch's fill
+        )
+        return workload
+
+    verdict = fill_needed(careless, 0, 1)
+    assert verdict.needed is True
+    assert "whether it fails" in verdict.why
+
+    def failing(seed: int) -> Workload:
+        workload = noisy(seed)
+        workload.loss = lambda model, batch: cross_entropy(model, batch) * float("inf")
+        return workload
+
+    verdict = fill_needed(failing, 0, 1)
+    assert verdict.needed is None
+    assert verdict.why.startswith("not tested: the loss is inf")
+
+
+def test_steps_that_do_not_repeat_themselves_tell_nothing_of_the_fill() -> None:
+    turns = itertools.count(1)
+
+    def restless(seed: int) -> Workload:
+        workload = noisy(seed)
+        workload.loss = lambda model, batch: cross_entropy(model, batch) * next(turns)
+        return workload
+
+    record = cost(restless, steps=1)
+    assert record.fill_needed is None
+    assert "do not repeat themselves" in record.fill_reason
+
+
+def test_memory_that_cannot_be_filled_is_not_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nondet_probe.env.host_memory._holds", lambda *_: False)
+    record = cost(noisy, steps=1)
+    assert record.fill_needed is None
+    assert "could not be controlled" in record.fill_reason

@@ -246,6 +246,29 @@ def test_other_ops_in_another_order() -> None:
     assert (found.equal, found.compared) == (True, 3)
 
 
+def test_calls_that_compiled_code_makes_have_no_module() -> None:
+    """Eager against compiled: the same op on the same tensors is the same call."""
+    compiled = [(s, site._replace(module=None), i, o) for s, site, i, o in RUN]
+    found = differ(RUN, compiled)
+    assert (found.equal, found.compared) == (True, len(RUN))
+    assert "in another module" in found.alignment
+    found = differ(RUN, changed(compiled, 4))
+    assert [root.b.number for root in found.roots if root.b] == [4]
+    assert found.inputs_equal is True
+    # But not where only the name is the same.
+    found = differ([(0, MM, 1, 2)], [(0, op("mm", "other"), 3, 4)])
+    assert (found.kind, found.compared) == ("order", 0)
+
+
+def test_equal_calls_that_stand_elsewhere_all_find_a_partner() -> None:
+    many = [(0, op("ones"), 7, 8)] * 9
+    found = differ([*many, *step(0)], [*step(0), *many])
+    assert (found.equal, found.compared) == (True, PER_STEP + 9)
+    other = [(0, op("ones"), 7, 9)] * 9
+    found = differ([*many, *step(0)], [*step(0), *other])
+    assert (found.compared, len(found.roots)) == (PER_STEP + 9, 9)
+
+
 def test_files_of_two_checkouts_align() -> None:
     def at(folder: str, shift: int) -> list[Made]:
         sites = [ADD._replace(file=f"/{folder}/m.py", line=line + shift) for line in (3, 4, 5)]
@@ -287,6 +310,38 @@ def test_equal_arguments_prove_nothing_about_tensors() -> None:
     assert len(differ(a, b, inputs=False).roots) == 1
     one = diff_traces(made(a, inputs=False), made(b, inputs=True))
     assert any("only one of the runs was recorded" in text for text in one.warnings)
+
+
+def test_a_learning_rate_is_named() -> None:
+    settings = (0, Site("state", "optimizer", "optimizer 0, group 0: settings"), None, 70)
+    a = [(0, ADAM, 1, 2), (0, WEIGHT, None, 3), settings]
+    found = differ(a, changed(changed(a, 0, 1, 2), 0, inputs=True))
+    assert (found.kind, found.phase, found.inputs_equal) == ("input", "optimizer", False)
+    assert "optimizer 0, group 0: settings differ in this step" in " ".join(found.warnings)
+    found = differ(a, changed(changed(a, 0, 1), 0, inputs=True))
+    assert "settings" not in " ".join(found.warnings)
+
+
+def test_what_a_collective_was_given_is_not_compared() -> None:
+    a = [(0, Site("backward", "collective", "wait_tensor.default"), 1, 2)]
+    assert differ(a, changed(a, 0, inputs=True)).equal
+    found = differ(a, changed(a, 0))
+    assert (found.inputs_equal, found.kind) == (None, "op")
+    assert any("traces of the other ranks" in text for text in found.warnings)
+
+
+def test_modules_are_given_their_tensors_at_any_level() -> None:
+    a = [module("net.fc", 1, 2), module("net.other", 3, 4)]
+    found = differ(a, changed(a, 0, 1), level="module", inputs=False)
+    assert [root.inputs_equal for root in found.roots] == [True, True]
+
+
+def test_a_gradient_and_a_forward_of_a_module_are_not_mixed_up() -> None:
+    gradients = [
+        (0, Site("backward", "module", "Linear", "net", note=note), None, number)
+        for number, note in enumerate(["gradient of the output", "gradient of output 1"])
+    ]
+    assert differ(gradients, gradients[::-1]).equal
 
 
 def module(path: str, given: int, gave: int, step: int = 0) -> Made:

@@ -12,14 +12,18 @@ import pytest
 from nondet_probe.bits.flip import BitChange
 from nondet_probe.errors import RecordError
 from nondet_probe.records import (
+    AuditRecord,
     CostArm,
     CostRecord,
     Coverage,
     Fix,
     Growth,
+    OpCost,
     OpSite,
+    OpStatus,
     RerunRecord,
     RunRecord,
+    Setting,
     TwinRecord,
     load_run,
     save_run,
@@ -48,6 +52,10 @@ def example() -> RunRecord:
         shapes=["f32[16384, 64]"],
         fixes=[Fix("deterministic mode", "torch.use_…(True)", True, 10, 0.2, (0.1, 0.3))],
     )
+    status = OpStatus(
+        "aten.mm.default", "float32[8, 8]", "float32", "cpu", 2, 40, 1, "raises on request", [1],
+        True, False, "deterministic mode", "none",
+    )  # fmt: skip
     change = BitChange("weight", 7, 0, "float32", "0x3f800000", "0x3f800001")
     twin = TwinRecord(
         steps=3,
@@ -68,9 +76,36 @@ def example() -> RunRecord:
         seed=0,
         created="2026-01-01T00:00:00+00:00",
         environment={"machine": {"cpus": 2}, "commit": None},
-        rerun=RerunRecord(5, 2, 2, [2.3, float("nan")], [site], Coverage(seen=9, rerun=8)),
+        rerun=RerunRecord(
+            5,
+            2,
+            2,
+            [2.3, float("nan")],
+            [site],
+            Coverage(seen=9, rerun=8),
+            suspect_k=20,
+            classes=[status],
+        ),
         twin=twin,
-        cost=CostRecord(2, 2, [CostArm("default", [0.1, 0.2], 1.0, (1.0, 1.0))]),
+        cost=CostRecord(
+            2,
+            2,
+            [CostArm("default", [0.1, 0.2], 1.0, (1.0, 1.0))],
+            [OpCost("aten.mm.default", 3, {"default": 0.01})],
+            False,
+            "the bits were the same",
+        ),
+        audit=AuditRecord(
+            1,
+            2,
+            20,
+            2,
+            [1, 2],
+            [Setting("threads", "2", "2 for all ops", "planted")],
+            [status],
+            Coverage(seen=3, rerun=3),
+            ["a caveat"],
+        ),
         seconds={"rerun": 1.5},
     )
 
@@ -160,7 +195,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "something else"}, "is not of format 'nondet_probe.run'"),
-        ({"version": 2}, "has version 2; this nondet_probe reads version 1"),
+        ({"version": 3}, "has version 3; this nondet_probe reads versions 1 to 2"),
         ({"version": None}, "has version None"),
     ],
 )
@@ -186,4 +221,22 @@ def test_records_of_every_released_version_load(directory: Path) -> None:
 
 
 def test_every_version_has_golden_records() -> None:
-    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1"]
+    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1", "v2"]
+
+
+def test_what_version_2_added_is_what_version_1_says_by_its_silence() -> None:
+    record = load_run(GOLDEN / "v1" / "nondeterministic")
+    assert record.audit is None
+    assert record.rerun is not None
+    assert (record.rerun.suspect_k, record.rerun.of_script) == (None, False)
+    assert record.cost is None or (record.cost.ops, record.cost.fill_needed) == ([], None)
+
+
+def test_a_field_of_version_2_is_not_filled_in_there(tmp_path: Path) -> None:
+    save_run(example(), tmp_path)
+    path = tmp_path / RECORD_FILE
+    document = json.loads(path.read_text("utf-8"))
+    del document["record"]["rerun"]["suspect_k"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match="suspect_k of RerunRecord is missing"):
+        load_run(tmp_path)

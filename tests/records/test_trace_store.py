@@ -176,7 +176,7 @@ assert content() == before
 writer.add(2, writer.site(ADD), None, (5, 5))
 writer.close()
 """
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
     assert len(open_trace(tmp_path / "run")) == 6
 
 

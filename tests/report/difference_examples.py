@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from report_examples import ENVIRONMENT, HOSTILE
 
+from nondet_probe.records import Fix
 from nondet_probe.records.difference import (
     Cause,
     Change,
     Root,
     StepCount,
     TraceDifference,
-    Tried,
 )
 from nondet_probe.records.trace import (
     PHASES,
@@ -112,9 +112,9 @@ CAUSE = Cause(
     differing=9,
     text="parallel float atomics at two or more threads",
     tried=[
-        Tried("one thread", "torch.set_num_threads(1)", 20, 3),
-        Tried("deterministic mode", "torch.use_deterministic_algorithms(True)", 20, 0, 0.244),
-        Tried("another op", "index_add_", 0, 0, error="no such overload"),
+        Fix("one thread", "torch.set_num_threads(1)", False, 20),
+        Fix("deterministic mode", "torch.use_deterministic_algorithms(True)", True, 20, 0.244),
+        Fix("another op", "index_add_", False, 0, error="no such overload"),
     ],
     missing=["the time of the op on another machine"],
 )
@@ -214,7 +214,9 @@ HOSTILE_TRACES = difference(
     coverage_a=TraceCoverage(1, 1, 1, {HOSTILE: 3}),
     warnings=[HOSTILE],
     steps=[StepCount(0, HOSTILE, 1, 1, 1, 1, 1)],
-    cause=Cause(1, 2, 3, 4, 5, HOSTILE, [Tried(HOSTILE, HOSTILE, 2, 0, 1.0, HOSTILE)], [HOSTILE]),
+    cause=Cause(
+        1, 2, 3, 4, 5, HOSTILE, [Fix(HOSTILE, HOSTILE, True, 2, 1.0, None, HOSTILE)], [HOSTILE]
+    ),
     meta_a=meta(
         level=HOSTILE,
         command=[HOSTILE],

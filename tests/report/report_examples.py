@@ -8,14 +8,18 @@ import numpy as np
 
 from nondet_probe.bits import BitChange
 from nondet_probe.records import (
+    AuditRecord,
     CostArm,
     CostRecord,
     Coverage,
     Fix,
     Growth,
+    OpCost,
     OpSite,
+    OpStatus,
     RerunRecord,
     RunRecord,
+    Setting,
     TwinRecord,
 )
 
@@ -104,6 +108,39 @@ def site(**changes: object) -> OpSite:
         ],
     }  # fmt: skip
     return OpSite(**(values | changes))
+
+
+def status(**changes: object) -> OpStatus:
+    values = {
+        "op": "aten.sum.default", "shapes": "float32[1024]", "dtype": "float32", "device": "cpu",
+        "calls": 2, "executions": 4,
+    }  # fmt: skip
+    return OpStatus(**(values | changes))
+
+
+def audit(**changes: object) -> AuditRecord:
+    values = {
+        "steps": 2, "k": 2, "suspect_k": 20, "threads": 2, "thread_counts": [1, 2],
+        "settings": [
+            Setting("torch.use_deterministic_algorithms", "not requested", "off"),
+            Setting("threads", "2", "2 for all ops"),
+        ],
+        "ops": [
+            status(other_threads=[1], unwritten=False, with_batch=None),
+            status(op="aten.mm.default", other_threads=[], unwritten=False, with_batch=True),
+        ],
+        "coverage": Coverage(seen=12, rerun=9, views=3),
+        "caveats": ["2 threads share 1 processor of this process"],
+    }  # fmt: skip
+    return AuditRecord(**(values | changes))
+
+
+LATE = Setting(
+    "OMP_NUM_THREADS",
+    "4",
+    "no",
+    "OMP_NUM_THREADS was set too late: it is read when torch is imported",
+)
 
 
 def cost(**changes: object) -> CostRecord:
@@ -300,6 +337,42 @@ HOSTILE_RUN = run(
     ),
     environment={HOSTILE: {HOSTILE: HOSTILE, "list": [HOSTILE], "empty": {}}},
     seconds={HOSTILE: 1.0},
+)
+
+AUDITED = run(command="audit", audit=audit())
+AUDITED_UNMET = run(command="audit", audit=audit(settings=[LATE]))
+AUDITED_NOTHING = run(command="audit", audit=audit(ops=[], coverage=Coverage(seen=3)))
+AUDITED_NONDETERMINISTIC = run(
+    command="audit",
+    audit=audit(
+        settings=[LATE],
+        ops=[
+            status(
+                op="aten.index_put.default", executions=20, differing=7, unwritten=None,
+                declared="deterministic on request", switch="deterministic mode",
+            ),
+            status(op="aten.put_.default", executions=20, differing=1),
+            status(error="RuntimeError: planted"),
+        ],
+    ),
+)  # fmt: skip
+SWEPT = run(command="rerun", rerun=rerun(classes=audit().ops, suspect_k=20, k=2))
+OF_SCRIPT = run(command="rerun", target="train.py --lr 3", rerun=rerun(of_script=True))
+PRICED = run(
+    command="cost",
+    cost=cost(
+        ops=[
+            OpCost(f"aten.op{n}.default", n + 1, {"default": 0.001 * n, "deterministic": 0.002})
+            for n in range(7)
+        ],
+        fill_needed=False,
+        fill_reason="with three contents of new memory the bits were the same",
+    ),
+)
+HOSTILE_RUN.audit = audit(
+    settings=[Setting(HOSTILE, HOSTILE, HOSTILE, HOSTILE)],
+    ops=[status(op=HOSTILE, shapes=HOSTILE, declared=HOSTILE, switch=HOSTILE, error=HOSTILE)],
+    caveats=[HOSTILE],
 )
 
 CASES = {

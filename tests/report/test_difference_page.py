@@ -200,3 +200,12 @@ def test_json_of_the_first_difference():
     assert record["outputs"] == "f000000000000000" + "0000000000000007"
     assert record["inputs"] == f"{123:016x}{456:016x}"
     assert found["not_aligned"] == {"a": {}, "b": {}}
+    assert found["steps"][0] == {
+        "step": -1,
+        "phase": "setup",
+        "equal": 12,
+        "roots": 0,
+        "propagated": 0,
+        "only_a": 0,
+        "only_b": 0,
+    }

@@ -3,8 +3,8 @@ import dataclasses
 import difference_examples as examples
 import pytest
 
-from nondet_probe.records.difference import Tried
-from nondet_probe.report.difference_limits import limits
+from nondet_probe.records import Fix
+from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
 WHERE = "Step 17, backward of encoder.pos_bias (model.py:41): aten.index_put_ "
@@ -84,7 +84,7 @@ EXPECTED = {
     "bare": "Somewhere: a record differs.",
     "not_covered": (
         "Equal: all 12\u202f345 pairs of records have the same bits; 3 calls of run b could not be "
-        "seen; the runs differ in versions: torch (2.12.0 in run a, 2.13.0 in run b)."
+        "seen; yet the runs differ in versions: torch (2.12.0 in run a, 2.13.0 in run b)."
     ),
 }  # fmt: skip
 
@@ -108,19 +108,21 @@ def with_tried(*tried, differing=9):
 
 
 def test_no_fix_is_named_that_was_not_verified():
-    assert "removes it" not in with_tried(Tried("x", "x()", 20, 1, 0.5))
-    assert "removes it" not in with_tried(Tried("x", "x()", 0, 0, None, "could not be tried"))
+    assert "removes it" not in with_tried(Fix("x", "x()", False, 20, 0.5))
+    assert "removes it" not in with_tried(Fix("x", "x()", False, 0, error="could not be tried"))
     # One execution agrees with itself.
-    assert "removes it" not in with_tried(Tried("x", "x()", 1, 0, 0.5))
+    assert "removes it" not in with_tried(Fix("x", "x()", True, 1, 0.5))
     # Nothing is removed where nothing differed.
-    assert "removes it" not in with_tried(Tried("x", "x()", 20, 0, 0.5), differing=0)
+    assert "removes it" not in with_tried(Fix("x", "x()", True, 20, 0.5), differing=0)
 
 
 def test_the_fastest_verified_fix_is_named_with_its_price():
-    slow, fast = Tried("slow", "slow()", 20, 0, 3.0), Tried("fast", "fast()", 5, 0, 1.5)
+    slow, fast = Fix("slow", "slow()", True, 20, 3.0), Fix("fast", "fast()", True, 5, 1.5)
     told = "fast() removes it (verified: 0 of 5 differ, 1.50x the op's time here)."
     assert with_tried(slow, fast).endswith(told)
-    assert with_tried(Tried("x", "x()", 5, 0)).endswith("x() removes it (verified: 0 of 5 differ).")
+    assert with_tried(Fix("x", "x()", True, 5)).endswith(
+        "x() removes it (verified: 0 of 5 differ)."
+    )
 
 
 def test_what_is_not_known_is_left_out():
@@ -182,6 +184,11 @@ def test_every_report_tells_its_limits():
         assert all(sentence.endswith(".") for sentence in limits(case))
 
 
+def test_what_the_differ_warns_of_is_a_note_beside_the_verdict():
+    assert notes(examples.NOT_COVERED) == ["Note: the runs were recorded on different machines."]
+    assert notes(examples.EQUAL) == []
+
+
 def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     told = limits(examples.DIGESTS)
     assert any("at most 3\u00d710\u207b\u00b3\u00b9." in sentence for sentence in told)
@@ -196,7 +203,6 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
         "Run b: only names that match conv.* were recorded",
         "Run b: tensors of the training, which are its user's data, lie beside the trace.",
         "Run b: a caveat.",
-        "The runs were recorded on different machines.",
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))

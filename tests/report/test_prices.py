@@ -146,3 +146,16 @@ def test_the_page_says_what_was_found() -> None:
     assert "Interrupted" in page(ROWS[:200], interrupted=True)
     assert len(re.findall(r"<details", page(ROWS))) == 8
     assert len(re.findall(r"<details open", page(ROWS))) == 2
+
+
+def test_a_page_of_a_gpu_names_it_and_speaks_of_no_threads() -> None:
+    rows = [*rows_of(threads=0), *rows_of(n=2000, threads=0)]
+    found = ENVIRONMENT | {"device": "cuda:0 (A <GPU>)"}
+    html = render_prices(rows, found, SHAPES, "2026-11-23T12:00:00")
+    assert not problems(html)
+    text = " ".join(" ".join(Page(html).text).split())
+    assert "nondet_probe bench on cuda:0 (A <GPU>)" in text
+    assert "one GPU" in text
+    assert "0 threads" not in text
+    assert "timed by events" in text
+    assert "timed by events" not in page(ROWS)

@@ -21,6 +21,7 @@ __all__ = [
     "count",
     "count_bins",
     "divide_rows",
+    "edges_beside",
     "extremes",
     "falling_edge",
     "find_bins",
@@ -111,6 +112,11 @@ def bin_edges(low: float, high: float, bins: int, dtype: torch.dtype) -> Tensor:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return edges
+
+
+def edges_beside(x: Tensor, low: float, high: float, bins: int) -> Tensor:
+    """The same, of x's dtype and beside x."""
+    return bin_edges(low, high, bins, x.dtype)
 
 
 def falling_edge(edges: Tensor) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "count",
     "count_bins",
     "divide_rows",
+    "edges_beside",
     "extremes",
     "falling_edge",
     "find_bins",
@@ -152,6 +153,12 @@ def range_of(x: Tensor) -> tuple[float, float]:
     not_captured("histogram", x)
     low, high = torch.stack(torch.aminmax(x)).tolist()
     return low + 0.0, high + 0.0  # -0.0 becomes 0.0
+
+
+def edges_beside(x: Tensor, low: float, high: float, bins: int) -> Tensor:
+    """As `via_c.edges_beside`; they are made on the CPU, whose memory no graph may read."""
+    not_captured("histogram", x)
+    return via_c.edges_beside(x, low, high, bins).to(x.device)
 
 
 def falling_edge(edges: Tensor) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from nondet_probe.bits.device import (
     launch_blocks,
     library,
+    not_captured,
     on_device,
     stream_of,
     why_not,
@@ -39,12 +39,3 @@ def same_device(op: str, *tensors: Tensor) -> None:
     devices = {str(tensor.device): None for tensor in tensors}
     if len(devices) > 1:
         raise TypeError(f"{op} takes tensors on one device, got {' and '.join(devices)}")
-
-
-def not_captured(op: str, x: Tensor) -> None:
-    """UsageError while x's device captures a graph: what follows has to wait for the GPU."""
-    if x.is_cuda and torch.cuda.is_current_stream_capturing():
-        raise UsageError(
-            f"{op}, in all variants, reads back from the GPU whether its input is in range, which "
-            "cannot be captured in a graph; call it outside of the graph"
-        )

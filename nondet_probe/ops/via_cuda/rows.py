@@ -15,6 +15,7 @@ from nondet_probe.ops.via_cuda.library import (
     launch_blocks,
     library,
     no_threads,
+    not_captured,
     on_device,
     stream_of,
     workspace,
@@ -160,9 +161,10 @@ def cross_entropy(
 
     statistics: takes those of the rows, (2, rows); weights: takes the sum of the targets' weights,
     float64. Errors: as sum_over; IndexError for a target that is no class: whether there is one is
-    asked of the device, which waits for it.
+    asked of the device, which waits for it: UsageError while a graph is captured.
     """
     no_threads(threads)
+    not_captured("cross_entropy", x)
     x, columns = readable(x), x.shape[-1]
     rows = x.shape[:-1].numel()
     target = _given("target", target, rows, torch.int64, x)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from nondet_probe.bits.device import not_captured
 from nondet_probe.kernels.cross_entropy import entropy_backward_rows, entropy_rows, finish_loss
 from nondet_probe.ops.via_triton.launch import (
     CHUNK,
@@ -123,6 +124,7 @@ def cross_entropy(
     """The loss over the last dimension of x. IndexError for a target that is no class; in a graph,
     where nobody looks, such a row's loss is NaN."""
     if not torch.compiler.is_compiling():
+        not_captured("cross_entropy", x)
         classes = x.shape[-1]
         bad = (target != ignore_index) & ((target < 0) | (target >= classes))
         if bad.any():

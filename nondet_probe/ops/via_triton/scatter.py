@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.library import triton_op, wrap_triton
 
+from nondet_probe.bits.device import not_captured
 from nondet_probe.kernels.scatter import finish_fixed, largest_element, scatter_rows
 from nondet_probe.ops.via_triton.launch import ceil_div, launch
 
@@ -69,6 +70,7 @@ def _check_indices(op: str, index: Tensor, size: int) -> None:
     added for such an index."""
     if torch.compiler.is_compiling():
         return
+    not_captured(op, index)
     bad = (index < 0) | (index >= size)
     if bad.any():
         place = int(bad.reshape(-1).nonzero()[0])

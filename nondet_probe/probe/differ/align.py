@@ -27,13 +27,14 @@ class Alignment:
 
 
 def align(a: Side, b: Side) -> Alignment:
-    """Pairs of records of equal step and key.
+    """Pairs of records of equal step and key, or of equal step, op and inputs.
 
     Where both have the same sequence of steps and keys, record by record. Otherwise step by step:
     records that are wholly equal are matched in order first, then keys between them (with lines of
     source where these can be compared). What is left, and calls that differ in what they were
     given, are paired out of order within their step: by key and digests, by key and inputs, and by
-    key and occurrence.
+    key and occurrence. Calls that are still alone may have another module in the other run, as
+    those of compiled code have: they are paired by op and digests, and by op and inputs.
     """
     if np.array_equal(a.step, b.step) and np.array_equal(a.key, b.key):
         pairs = np.arange(len(a)), np.arange(len(b))
@@ -46,10 +47,12 @@ def align(a: Side, b: Side) -> Alignment:
         )
     (at_a, at_b), moved = _out_of_order(a, b, pairs)
     if moved:
-        method += f"; {moved} records stand elsewhere in their step and were paired by key and "
-        method += "digests or occurrence"
+        method += (
+            f"; {moved} records stand elsewhere in their step, or in another module, and were "
+        )
+        method += "paired by digests or occurrence"
     # The numbers that stand for rows could agree by accident, or be made to.
-    sound = (a.key[at_a] == b.key[at_b]) & (a.step[at_a] == b.step[at_b])
+    sound = (a.op[at_a] == b.op[at_b]) & (a.step[at_a] == b.step[at_b])
     at_a, at_b = at_a[sound], at_b[sound]
     order = np.argsort(at_a)
     only_a, only_b = _others(len(a), at_a), _others(len(b), at_b)
@@ -131,6 +134,8 @@ def _out_of_order(a: Side, b: Side, pairs: Matches) -> tuple[Matches, int]:
     free_b[at_b[kept]] = False
     everything_a, everything_b = np.ones(len(a), np.bool_), np.ones(len(b), np.bool_)
     pair(everything_a, everything_b, "key")
+    pair(a.movable, b.movable, "op, whole")
+    pair(a.movable & a.proves, b.movable & b.proves, "op, inputs")
     found.append((at_a[kept], at_b[kept]))
     moved = sum(len(some) for some, _ in found[:-1])
     return (
@@ -139,9 +144,9 @@ def _out_of_order(a: Side, b: Side, pairs: Matches) -> tuple[Matches, int]:
     ), moved
 
 
-def _whole(side: Side, at: Ints | slice = slice(None)) -> Ints:
+def _whole(side: Side, at: Ints | slice = slice(None), key: str = "key") -> Ints:
     return mixed(
-        side.key[at],
+        getattr(side, key)[at],
         side.in0[at],
         side.in1[at],
         side.out0[at],
@@ -155,14 +160,28 @@ _TOKENS = {
     "whole": lambda side, at: mixed(side.step[at], _whole(side, at)),
     "inputs": lambda side, at: mixed(side.step[at], side.key[at], side.in0[at], side.in1[at]),
     "key": lambda side, at: mixed(side.step[at], side.key[at]),
+    "op, whole": lambda side, at: mixed(side.step[at], _whole(side, at, "op")),
+    "op, inputs": lambda side, at: mixed(side.step[at], side.op[at], side.in0[at], side.in1[at]),
 }
 
 
 def _by_occurrence(x: Ints, y: Ints) -> Matches:
     """The i-th of each number with the i-th of it on the other side."""
+    # Mostly few are on both sides, and sorting is slow.
+    in_x, in_y = (np.flatnonzero(_perhaps_in(*some)) for some in ((x, y), (y, x)))
+    x, y = x[in_x], y[in_y]
     rows_x, rows_y = (mixed(some, _occurrence(some)) for some in (x, y))
     _, at_x, at_y = np.intersect1d(rows_x, rows_y, return_indices=True)
-    return at_x, at_y
+    return in_x[at_x], in_y[at_y]
+
+
+def _perhaps_in(x: Ints, y: Ints) -> Bools:
+    """For each number of x whether it is in y; some that are not are said to be. x, y: mixed."""
+    last = (1 << (8 * len(y)).bit_length()) - 1
+    seen = np.zeros(last + 1, np.bool_)
+    seen[y & last] = True
+    found: Bools = seen[x & last]
+    return found
 
 
 def _occurrence(x: Ints) -> Ints:

@@ -62,7 +62,7 @@ def kind_of(root: Root) -> str:
         return "input"
     if site.kind == "parameter":
         # Nothing that was seen made them: the first weights, or what an optimizer left.
-        return "input" if record.step == SETUP else "optimizer"
+        return "input" if site.phase == "setup" or record.step == SETUP else "optimizer"
     return "optimizer" if "optimizer" in (site.kind, site.phase) else "op"
 
 

@@ -16,6 +16,7 @@ __all__ = ["Bools", "Ints", "Side", "mixed", "sides"]
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+_CALLS = {"op", "module", "collective"}
 _SEED = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -27,16 +28,18 @@ class Side:
 
     number: place in the trace; step; key: equal in both traces for sites of equal phase, kind, name
     and module, so that two checkouts of a program align; place: equal where file and line are too,
-    the same as key where lines cannot be compared; in0, in1, out0, out1: digests, 0 where missing;
-    has_inputs, has_outputs; proves: whether equal inputs mean that the call was given the same, not
-    just the same arguments beside its tensors; movable: whether records of one key may be paired in
-    another order than they have (calls may; batches and the state of generators may not).
+    the same as key where lines cannot be compared; op: equal where phase, kind and name are; in0,
+    in1, out0, out1: digests, 0 where missing; has_inputs, has_outputs; proves: whether equal inputs
+    mean that the call was given the same, not just the same arguments beside its tensors; movable:
+    whether records of one key may be paired in another order than they have (calls may; batches and
+    the state of generators may not).
     """
 
     number: Ints
     step: Ints
     key: Ints
     place: Ints
+    op: Ints
     in0: Ints
     in1: Ints
     out0: Ints
@@ -58,6 +61,7 @@ def sides(a: Trace, b: Trace) -> tuple[Side, Side]:
     """Both traces, with one numbering of keys."""
     keys: dict[tuple[object, ...], int] = {}
     places: dict[tuple[object, ...], int] = {}
+    ops: dict[tuple[object, ...], int] = {}
     lines = _lines_agree(a, b)
     tensors = a.meta.inputs and b.meta.inputs
     same_arguments = a.meta.inputs == b.meta.inputs
@@ -67,26 +71,31 @@ def sides(a: Trace, b: Trace) -> tuple[Side, Side]:
             (
                 keys.setdefault(_key(site), len(keys)),
                 places.setdefault((*_key(site), *(_line(site) if lines else ())), len(places)),
-                site.kind in {"op", "module", "collective"},
+                ops.setdefault((site.phase, site.kind, site.name), len(ops)),
+                site.kind in _CALLS,
+                site.kind == "op",
+                # Digested before it was waited for: whatever lay there.
+                site.kind != "collective",
             )
             for site in trace.sites
         ]
-        table = np.array(rows, np.int64).reshape(-1, 3)
+        table = np.array(rows, np.int64).reshape(-1, 6)
         of = trace.arrays
-        key, place, call = (column[of.site] for column in table.T)
-        has_inputs = of.has_inputs & (same_arguments | (call == 0))
+        key, place, op, call, of_op, given = (column[of.site] for column in table.T)
+        has_inputs = of.has_inputs & (given != 0) & (same_arguments | (of_op == 0))
         side = Side(
             of.number,
             of.step,
             key,
             place,
+            op,
             of.in0,
             of.in1,
             of.out0,
             of.out1,
             has_inputs,
             of.has_outputs,
-            has_inputs & (tensors | (call == 0)),
+            has_inputs & (tensors | (of_op == 0)),
             call != 0,
         )
         # A schedule may not start a step anew, but a foreign trace may hold anything.
@@ -110,7 +119,9 @@ def _rising(values: Ints) -> bool:
 
 
 def _key(site: Site) -> tuple[object, ...]:
-    return site.phase, site.kind, site.name, site.module
+    # Of a module there are also its second forward and the gradients that came back to it.
+    note = site.note if site.kind == "module" else None
+    return site.phase, site.kind, site.name, site.module, note
 
 
 def _line(site: Site) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ Both are opened as untrusted input: nothing in them is ever executed.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
@@ -124,8 +125,8 @@ def _saved(path: Path) -> StateFile:
 def _why_refused(path: Path, error: Exception) -> str:
     text = str(error)
     if "weights_only" in text or "Weights only" in text:
-        wanted = text.partition("Unsupported global: GLOBAL ")[2].split(" ")[0]
-        what = f" ({wanted})" if wanted else ""
+        wanted = re.search(r"GLOBAL (\S+)", text)
+        what = f" ({wanted[1]})" if wanted else ""
         return (
             f"{path} holds more than tensors and plain values{what}, and loading that would run "
             "code from the file, which is never done. Where the program is at hand, save its state "
@@ -145,7 +146,9 @@ def _leaves(value: Any, key: Key, path: Path) -> Iterator[tuple[Key, Any]]:
     elif isinstance(value, list | tuple) and not isinstance(value, torch.Size) and value:
         inside = ((("item", place), item) for place, item in enumerate(value))
     elif isinstance(value, Mapping | list | tuple | Set) and not value:
-        yield (*key, ("empty", "")), "empty"
+        kinds = {Mapping: "mapping", Set: "set"}
+        kind = next((word for of, word in kinds.items() if isinstance(value, of)), "sequence")
+        yield (*key, ("empty", "")), f"an empty {kind}"
         return
     else:
         yield key, value

@@ -23,16 +23,20 @@ class Generators:
     """Records the generators of the process: Python's, NumPy's legacy one, torch's on the CPU and,
     where CUDA is initialised, on each device. Some 90 us a step, most of it NumPy's own copying.
 
-    Reading a state draws nothing. A `numpy.random.Generator` belongs to whoever made it and cannot
-    be found; what it draws shows in what it is used for. Generators handed to loaders are recorded
-    by `Loaders`.
+    Reading a state draws nothing. Who was drawn from at all is told at the end: a generator that
+    nobody seeded begins every process in another state, which matters only if it is used. A
+    `numpy.random.Generator` belongs to whoever made it and cannot be found; what it draws shows in
+    what it is used for. Generators handed to loaders are recorded by `Loaders`.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        self._first: dict[str, Words] = {}
+        self._moved: set[str] = set()
         sink.at_step_start(self._record)
 
     def __enter__(self) -> Generators:
+        self._first = dict(_states())
         return self
 
     def __exit__(
@@ -42,10 +46,18 @@ class Generators:
         trace: TracebackType | None,
     ) -> None:
         """There is nothing to remove: the sink calls, and only while it records."""
+        for name, words in _states():
+            self._look(name, words)
+        self._sink.idle([name for name in self._first if name not in self._moved])
 
     def _record(self) -> None:
         for name, words in _states():
+            self._look(name, words)
             self._sink.add(Site("data", "rng", name), words)
+
+    def _look(self, name: str, words: Words) -> None:
+        if words != self._first.get(name):
+            self._moved.add(name)
 
 
 def _states() -> Iterator[tuple[str, Words]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -27,7 +26,6 @@ class Losses:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._digester = Digester(sink.not_covered)
-        self._thread = threading.get_ident()
         self._seen = 0
         self._on = False
         self._original: Callable[..., Any] = torch.autograd.backward
@@ -40,7 +38,7 @@ class Losses:
         @functools.wraps(original)
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> None:
             # Not the pass in a pass that checkpointing makes, nor that of another thread.
-            if not self._on or threading.get_ident() != self._thread or _in_backward():
+            if not self._on or not self._sink.owns_thread() or _in_backward():
                 return original(tensors, *args, **kwargs)
             if self._sink.active:
                 for tensor in [tensors] if isinstance(tensors, Tensor) else list(tensors):

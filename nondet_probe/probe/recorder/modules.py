@@ -6,11 +6,13 @@ what a module gave. Never by backward hooks on modules: those change gradient bi
 
 from __future__ import annotations
 
+import sys
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from torch.nn.modules.module import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from nondet_probe.env.torch_private import current_autograd_node
+from nondet_probe.env.torch_private import call_keywords, current_autograd_node
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.digester import Digester
 from nondet_probe.probe.recorder.pending import Pending
@@ -36,10 +38,7 @@ _Digested = Words | Pending | None
 
 class Modules:
     """The part of a recording that sees modules. At level step it only notices that a forward of a
-    model begins, for the step and for the state that it finds.
-
-    Keyword arguments of a module are digested when its forward is over, all others before it.
-    """
+    model begins, for the step and for the state that it finds."""
 
     def __init__(self, sink: Sink, names: Names, state: State) -> None:
         self._sink = sink
@@ -55,10 +54,10 @@ class Modules:
 
     def __enter__(self) -> Modules:
         with ExitStack() as hooks:
+            hooks.enter_context(_quiet())
             hooks.callback(register_module_forward_pre_hook(self._before).remove)
             if self._whole:
-                after = register_module_forward_hook(self._after, with_kwargs=True)
-                hooks.callback(after.remove)
+                hooks.callback(register_module_forward_hook(self._after).remove)
             self._hooks = hooks.pop_all()
         return self
 
@@ -88,12 +87,17 @@ class Modules:
         if self._names.is_root(module):
             self._state.found(module)
         if self._whole and path is not None and sink.wants(path):
-            self._begun.append((module, self._digester.words(args, _named(path))))
+            self._begun.append((module, self._given(path, args, sys._getframe())))
         sink.seconds += time.perf_counter() - start
 
-    def _after(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
+    def _given(self, path: str, args: tuple[Any, ...], hook: FrameType) -> _Digested:
+        keywords = call_keywords(hook)
+        if keywords is None:
+            self._sink.not_covered("keyword arguments of modules, which this torch does not show")
+        given = [*args, keywords] if keywords else list(args)
+        return self._digester.words(given, _named(path))
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if torch.compiler.is_compiling() or not self._begun:
             return
         begun = next((one for one in reversed(self._begun) if one[0] is module), None)
@@ -104,14 +108,10 @@ class Modules:
             pass
         path = self._names.path(module)
         if path is not None:
-            self._record(module, path, begun[1], kwargs, output)
+            self._record(module, path, begun[1], output)
         self._sink.seconds += time.perf_counter() - start
 
-    def _record(
-        self, module: nn.Module, path: str, inputs: _Digested, kwargs: dict[str, Any], output: Any
-    ) -> None:
-        if kwargs:
-            inputs = self._digester.joined((inputs, self._digester.words(kwargs, _named(path))))
+    def _record(self, module: nn.Module, path: str, inputs: _Digested, output: Any) -> None:
         again = current_autograd_node() is not None
         site = Site(
             "backward" if again else "forward",
@@ -134,6 +134,22 @@ class Modules:
         start = time.perf_counter()
         self._sink.add(site, self._digester.words(gradient, _named(site.module or "")))
         self._sink.seconds += time.perf_counter() - start
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns of global hooks when a compiled module is called. Ours do nothing inside of it,
+    and a program that is recorded must print what it prints without."""
+    warnings.filterwarnings(
+        "ignore", r"Using `torch\.compile\(module\)` when there are global hooks"
+    )
+    ours = warnings.filters[0]
+    try:
+        yield
+    finally:
+        # Not catch_warnings, which would also undo what the program did to the filters meanwhile.
+        if ours in warnings.filters:
+            warnings.filters.remove(ours)  # type: ignore[attr-defined]
 
 
 def _named(path: str) -> str:

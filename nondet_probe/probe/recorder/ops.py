@@ -15,8 +15,10 @@ from nondet_probe.probe.operands import tensors_in
 from nondet_probe.probe.places import Place, Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
 from nondet_probe.probe.recorder.digester import Digester
+from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.pending import Pending
 from nondet_probe.probe.recorder.sink import Sink
+from nondet_probe.probe.unread import read_operands
 from nondet_probe.records.trace import SETUP, Site, Words
 
 __all__ = ["Ops"]
@@ -26,10 +28,13 @@ _WAITED = frozenset(("_c10d_functional.wait_tensor.default", "c10d_functional.wa
 
 
 class Ops:
-    """The part of a recording that sees ops: a dispatch mode, on while the part is entered."""
+    """The part of a recording that sees ops: a dispatch mode, on while the part is entered.
 
-    def __init__(self, sink: Sink, names: Names) -> None:
-        self._mode = _Mode(sink, Places(names=names))
+    inspection: of the call that it is to look for, if any.
+    """
+
+    def __init__(self, sink: Sink, names: Names, inspection: Inspection | None = None) -> None:
+        self._mode = _Mode(sink, Places(names=names), inspection)
 
     def __enter__(self) -> Ops:
         self._mode.places.start()
@@ -48,10 +53,11 @@ class Ops:
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
     supports_higher_order_operators = True
 
-    def __init__(self, sink: Sink, places: Places) -> None:
+    def __init__(self, sink: Sink, places: Places, inspection: Inspection | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.places = places
         self._sink = sink
+        self._inspection = inspection
         self._digester = Digester(sink.not_covered)
         self._sites: dict[tuple[str, Place], Site] = {}
 
@@ -78,7 +84,12 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         place = self.places.locate()
         if not sink.wants(place.module):
             return func(*args, **kwargs)
-        inputs = self._guarded(plan, lambda: self._inputs(plan, args, kwargs))
+        site = self._site(plan, place)
+        inputs = self._guarded(plan, lambda: self._inputs(plan, func, args, kwargs))
+        call = None
+        if self._inspection is not None:
+            with hidden_from_modes():
+                call = self._inspection.begins(sink.step, site, func, plan, args, kwargs)
         called = time.perf_counter()
         output = func(*args, **kwargs)
         returned = time.perf_counter()
@@ -86,8 +97,11 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
             sink.left_out(views=1)
             return output
         outputs = self._guarded(plan, lambda: self._outputs(plan, args, kwargs, output))
-        sink.add(self._site(plan, place), outputs, inputs)
+        sink.add(site, outputs, inputs)
         sink.seconds += called - start + time.perf_counter() - returned
+        if call is not None and self._inspection is not None:
+            with hidden_from_modes():
+                self._inspection.ended(call, inputs, output)
         return output
 
     def _leave_out(
@@ -113,9 +127,11 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
             return None
 
     def _inputs(
-        self, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self, plan: Plan, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Words | Pending | None:
-        given: list[Any] = [*args, kwargs] if kwargs else list(args)
+        given, named = read_operands(func, args, kwargs)
+        if named:
+            given.append(named)
         if not self._sink.inputs:
             text = self._digester.text(given)
             if not plan.draws:
@@ -128,7 +144,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
     def _outputs(
         self, plan: Plan, args: Sequence[Any], kwargs: Mapping[str, Any], output: Any
     ) -> Words | Pending | None:
-        if not plan.written and plan.outputs == 1:
+        if (not plan.written and plan.outputs == 1) or plan.name in _WAITED:
             return self._digester.words(output, plan.name)
         given: list[Any] = []
         if plan.outputs == 1 and plan.new:

@@ -85,7 +85,9 @@ class Optimizers:
         return evaluated
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not torch.compiler.is_compiling() and self._state.number_of(optimizer) == 0:
+        if torch.compiler.is_compiling() or not self._sink.owns_thread():
+            return
+        if self._state.number_of(optimizer) == 0:
             self._sink.end_step()
             self.ended = True
 

@@ -13,28 +13,25 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from nondet_probe.bits import DIGEST_FORMAT
-from nondet_probe.env.snapshot import snapshot
+from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
-from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.costs import expected_cost
-from nondet_probe.probe.recorder.losses import Losses
-from nondet_probe.probe.recorder.modules import Modules
-from nondet_probe.probe.recorder.ops import Ops
-from nondet_probe.probe.recorder.optimizers import Optimizers
-from nondet_probe.probe.recorder.sink import Part, Schedule, Sink
-from nondet_probe.probe.recorder.state import State
+from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.parts import parts_of
+from nondet_probe.probe.recorder.sink import Schedule, Sink
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
 from nondet_probe.records.trace_writer import TraceWriter
 
-__all__ = ["Recording", "record"]
+__all__ = ["Recording", "check_choices", "record"]
 
 
 class Recording:
     """What `record` gives: a context manager, to be entered once.
 
-    sink, meta: of the recording, once it is entered.
+    out: the folder of the trace. sink, meta: of the recording, once it is entered.
     """
 
     sink: Sink
@@ -47,25 +44,29 @@ class Recording:
         level: str,
         model: nn.Module | None = None,
         optimizer: Optimizer | None = None,
+        loader: Any = None,
         schedule: Schedule | None = None,
         names: str | None = None,
         outputs_only: bool = False,
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
+        inspection: Inspection | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
-        self._out = out
+        self.out = out
         self._level = level
         self._model = model
         self._optimizer = optimizer
+        self._loader = loader
         self._schedule = schedule
         self._pattern = names
         self._inputs = not outputs_only
         self._command = list(command) if command is not None else None
         self._steps = steps
+        self._inspection = inspection
         self._entered = False
         self._inside = False
-        self._parts = ExitStack()
+        self._entered_parts = ExitStack()
 
     def __enter__(self) -> Recording:
         if self._entered:
@@ -73,16 +74,22 @@ class Recording:
                 "this recording was entered before, and a trace is written once: call record() "
                 "again, with another folder"
             )
-        writer = TraceWriter(self._out, self._meta())
+        writer = TraceWriter(self.out, self._meta())
         self._entered = True
         self.meta = writer.meta
         with ExitStack() as parts:
             parts.callback(writer.close)
             self.sink = Sink(writer, schedule=self._schedule)
             parts.callback(self.sink.close)
-            for part in self._make_parts():
+            if self._loader is not None and not isinstance(self._loader, DataLoader):
+                self.sink.caveat(
+                    f"batches of {type(self._loader).__name__} are not seen, only those of "
+                    "torch.utils.data.DataLoader"
+                )
+            self._parts = parts_of(self.sink, self._model, self._optimizer, self._inspection)
+            for part in self._parts.every:
                 parts.enter_context(part)
-            self._parts = parts.pop_all()
+            self._entered_parts = parts.pop_all()
         self._inside = True
         return self
 
@@ -93,12 +100,16 @@ class Recording:
         traceback: TracebackType | None,
     ) -> None:
         self._inside = False
-        if kind is None or issubclass(kind, SystemExit):
+        if self.sink.failure is not None:
+            self.meta.status, self.meta.failure = "failed", str(self.sink.failure)
+        elif kind is None or issubclass(kind, SystemExit):
             self.meta.status = "complete"
         else:
             self.meta.status = "failed"
             self.meta.failure = f"{kind.__name__}: {error}".removesuffix(": ")
-        self._parts.close()
+        self._entered_parts.close()
+        if kind is None and self.sink.failure is not None:
+            raise self.sink.failure
 
     def step(self, loss: Any = None) -> None:
         """The step that runs is over. For training without an optimizer of `torch.optim`: what such
@@ -108,11 +119,11 @@ class Recording:
         """
         if not self._inside:
             raise UsageError("step() is for inside of the `with` block of the recording")
-        if self._stepped.ended:
-            self._stepped.ended = False
+        if self._parts.optimizers.ended:
+            self._parts.optimizers.ended = False
             return
         if loss is not None:
-            self._losses.add(loss)
+            self._parts.losses.add(loss)
         self.sink.end_step()
 
     def _meta(self) -> TraceMeta:
@@ -131,20 +142,6 @@ class Recording:
             cost=TraceCost(expected_cost(self._level, self._inputs)),
         )
 
-    def _make_parts(self) -> list[Part]:
-        """In the order in which they are entered; the dispatch mode comes last, so that it does not
-        see the others being entered."""
-        sink, names = self.sink, Names(self._model)
-        state = State(sink, names)
-        if self._optimizer is not None:
-            state.number_of(self._optimizer)
-        self._losses = Losses(sink)
-        self._stepped = Optimizers(sink, names, state)
-        parts: list[Part] = [Modules(sink, names, state), self._losses, self._stepped]
-        if sink.records("op"):
-            parts.append(Ops(sink, names))
-        return parts
-
 
 def record(
     out: str | Path,
@@ -152,6 +149,7 @@ def record(
     level: str = "module",
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
+    loader: Any = None,
     schedule: Schedule | None = None,
     names: str | None = None,
     outputs_only: bool = False,
@@ -162,30 +160,45 @@ def record(
             for batch in loader:
                 train_step(batch)
 
-    level: "step" (loss, gradient norm, parameters and buffers), "module" (also what each module was
-    given and gave, the gradients, the optimizer's state) or "op" (also every op). model: names
-    modules by their path in it; without it they begin with the class of the outermost module.
-    optimizer: whose steps are the steps; without it the first one that steps. schedule: of
+    level: "step" (batches, generators, switches, loss, gradient norm, parameters and buffers),
+    "module" (also what each module was given and gave, the gradients, the optimizer's state) or
+    "op" (also every op). model: names modules by their path in it; without it they begin with the
+    class of the outermost module. optimizer: whose steps are the steps; without it the first one
+    that steps. loader: where the batches come from; those of every `DataLoader` are recorded, and
+    for anything else the trace says that its batches are not seen. schedule: of
     `torch.profiler.schedule`; steps that it does not record cost nothing. names: a regular
     expression; only modules and parameters whose path it finds something in are recorded.
     outputs_only: at level op, do not digest the tensors that ops are given.
 
-    Raises UsageError for arguments that cannot be, and for a folder that is there already.
+    Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
+    that cannot be written any more (a full disk) ends the recording, not the training; leaving the
+    block then raises RecordError.
     """
     return Recording(
         Path(out),
         level=level,
         model=model,
         optimizer=optimizer,
+        loader=loader,
         schedule=schedule,
         names=names,
         outputs_only=outputs_only,
     )
 
 
-def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) -> None:
+def check_choices(*, level: Any, names: Any) -> None:
+    """UsageError for a level that there is none of, or names that are no regular expression."""
     if level not in LEVELS:
         raise unknown_name("level", str(level), LEVELS)
+    if names is not None:
+        try:
+            re.compile(names)
+        except (re.error, TypeError) as error:
+            raise UsageError(f"names={names!r} is no regular expression: {error}") from None
+
+
+def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) -> None:
+    check_choices(level=level, names=names)
     if model is not None and not isinstance(model, nn.Module):
         raise UsageError(f"model: a torch.nn.Module is needed, not {type(model).__name__}")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
@@ -197,11 +210,6 @@ def _check(level: Any, model: Any, optimizer: Any, schedule: Any, names: Any) ->
         raise UsageError(
             f"schedule: what torch.profiler.schedule(...) gives, not {type(schedule).__name__}"
         )
-    if names is not None:
-        try:
-            re.compile(names)
-        except (re.error, TypeError) as error:
-            raise UsageError(f"names={names!r} is no regular expression: {error}") from None
 
 
 def _group() -> tuple[int, int]:

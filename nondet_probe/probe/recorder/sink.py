@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 
 from nondet_probe.env.torch_private import has_compiled_code, hidden_from_modes
+from nondet_probe.errors import RecordError
 from nondet_probe.probe.recorder.pending import Pending, settled
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceMeta, Words
 
@@ -55,9 +56,11 @@ class Writer(Protocol):
 class Sink:
     """step: the one that runs, SETUP before the first. active: whether it is recorded. level,
     inputs: of the recording, as in `TraceMeta`, which also holds the names asked for, checked.
+    seconds: that the parts took in this step; they add their own. backward_runs: within a backward
+    pass that the program's thread began. failure: why nothing more can be written.
 
-    schedule: which steps are recorded; None for all, and for the setup. A step that a schedule
-    leaves out costs nothing but the counting.
+    schedule: which steps are recorded; None for all, and for the setup, which otherwise is recorded
+    if an attribute `records_setup` says so. A step left out costs nothing but the counting.
     """
 
     def __init__(self, writer: Writer, *, schedule: Schedule | None = None) -> None:
@@ -65,7 +68,7 @@ class Sink:
         self.level = meta.level
         self.inputs = meta.inputs
         self.step = SETUP
-        self.active = schedule is None
+        self.active = schedule is None or getattr(schedule, "records_setup", False)
         self.seconds = 0.0
         self.backward_runs = False
         self._writer = writer
@@ -78,18 +81,23 @@ class Sink:
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
+        self.failure: RecordError | None = None
         _sinks.add(self)
 
     def records(self, level: str) -> bool:
         """Whether the recording is of this level or a finer one."""
         return LEVELS.index(self.level) >= LEVELS.index(level)
 
+    def owns_thread(self) -> bool:
+        """Whether this is the thread that the recording began on."""
+        return threading.get_ident() == self._thread
+
     def sees(self) -> bool:
         """Whether what runs now, on this thread, is to be recorded; counted where it is not for
         being on another one. A backward pass that the program's thread began counts as its own."""
         if not self.active:
             return False
-        if threading.get_ident() != self._thread and not self.backward_runs:
+        if not self.backward_runs and not self.owns_thread():
             self.not_covered(_OTHER_THREADS)
             return False
         return True
@@ -146,6 +154,10 @@ class Sink:
         if sentence not in self._writer.meta.caveats:
             self._writer.meta.caveats.append(sentence)
 
+    def idle(self, generators: list[str]) -> None:
+        """From these nothing was drawn while the recording was on."""
+        self._writer.meta.idle = generators
+
     def at_step_start(self, call: Callable[[], None]) -> None:
         """`call` at the start of every step that is recorded, in the order of the parts."""
         self._starts.append(call)
@@ -156,13 +168,13 @@ class Sink:
 
     def begin_step_if_setup(self) -> None:
         """The first batch is drawn, or the first forward begins: the setup is over."""
-        if self.step == SETUP and threading.get_ident() == self._thread and not self._switched_off:
+        if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
             self._begin(0)
 
     def end_step(self) -> None:
         """The step that runs is over, and the next one begins."""
-        if self._switched_off or threading.get_ident() != self._thread:
+        if self._switched_off or not self.owns_thread():
             return
         self.begin_step_if_setup()
         if self.active:
@@ -178,7 +190,6 @@ class Sink:
             return
         self._finish(whole=False)
         self.switch_off()
-        self._writer.update()
 
     def switch_off(self) -> None:
         """As in a forked child: nothing is recorded or written any more."""
@@ -187,6 +198,8 @@ class Sink:
 
     def _begin(self, step: int) -> None:
         self.step = step
+        if self._switched_off:
+            return
         self.active = self._schedule is None or self._schedule(step) in _RECORDED
         self._began = time.perf_counter()
         if self.active:
@@ -207,7 +220,13 @@ class Sink:
         for step, site, inputs, outputs, value in settled(self._pending):
             self._writer.add(step, site, inputs, outputs, value)
         self._pending.clear()
-        self._writer.flush()
+        try:
+            self._writer.flush()
+        except RecordError as error:
+            # The program goes on; it would not know what to do with this.
+            self.failure = error
+            self.switch_off()
+            return
         now = time.perf_counter()
         self.seconds += now - start
         cost = self._writer.meta.cost

@@ -26,7 +26,8 @@ class State:
     models, the parameters of all known optimizers, and but for level step the optimizers' state.
 
     What a model begins a step with is recorded too, when its forward begins: what changed it
-    meanwhile is then told from what the step did.
+    meanwhile is then told from what the step did. At level step, which has to be cheap, only where
+    the step before left no record.
     """
 
     def __init__(self, sink: Sink, names: Names) -> None:
@@ -35,6 +36,7 @@ class State:
         self._digester = Digester(sink.not_covered)
         self._optimizers: list[weakref.ref[Optimizer]] = []
         self._begun: set[int] = set()
+        self._left_in: int | None = None
         sink.at_step_start(self._begun.clear)
         sink.at_step_end(self._left)
 
@@ -50,6 +52,8 @@ class State:
         """The forward of a model begins: the first one in a step shows what the model is."""
         if id(root) not in self._begun:
             self._begun.add(id(root))
+            if self._left_in == self._sink.step - 1 and not self._sink.records("module"):
+                return
             self._add(list(self._of_model(root, "setup", "as the step began")))
 
     def _left(self) -> None:
@@ -64,6 +68,7 @@ class State:
             if optimizer is not None:
                 leaves += self._of_optimizer(number, optimizer, told)
         self._add(leaves)
+        self._left_in = self._sink.step
 
     def _of_model(
         self, root: nn.Module, phase: str, note: str | None

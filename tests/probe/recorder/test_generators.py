@@ -1,4 +1,4 @@
-"""Every generator's state at each step's start: one draw from any is seen, and reading draws none."""
+"""Every generator's state at each step's start: one draw from any is seen, reading is none."""
 
 from __future__ import annotations
 

@@ -35,17 +35,9 @@ def test_only_what_changed_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told == [
         (2, "MKL_CBWR", "MKL_CBWR: AVX2 -> not set"),
         (2, "OMP_SCHEDULE", "OMP_SCHEDULE: not set -> static"),
-        (
-            2,
-            "torch.use_deterministic_algorithms",
-            "torch.use_deterministic_algorithms: False -> True",
-        ),
+        (2, mode, f"{mode}: False -> True"),
         (2, fill, f"{fill}: True -> False"),
-        (
-            3,
-            "torch.use_deterministic_algorithms",
-            "torch.use_deterministic_algorithms: True -> False",
-        ),
+        (3, mode, f"{mode}: True -> False"),
         (3, fill, f"{fill}: False -> True"),
     ]
     assert {(r.site.phase, r.site.kind) for r in writer.records} <= {("data", "environment")}

@@ -1,0 +1,45 @@
+"""`nondet-probe record`: check what was asked for, tell the cost, become the script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from nondet_probe.cli.place import claim_directory
+from nondet_probe.env.script import check_script
+from nondet_probe.probe.recorder.control import parse_steps
+from nondet_probe.probe.recorder.costs import expected_sentence
+from nondet_probe.probe.recorder.recording import check_choices
+from nondet_probe.probe.recorder.script import relaunch
+
+__all__ = ["record"]
+
+
+def record(
+    command: list[str],
+    out: Path | None,
+    *,
+    module: bool,
+    level: str,
+    outputs_only: bool,
+    names: str | None,
+    steps: str | None,
+) -> NoReturn:
+    """The command with its options as they were typed. UsageError before the script starts."""
+    check_script(command, module=module)
+    check_choices(level=level, names=names)
+    wanted = parse_steps(steps) if steps is not None else None
+    directory = claim_directory(out, "record", Path(command[0]).stem)
+    sentence = expected_sentence(level, not outputs_only)
+    typer.echo(f"nondet-probe: {sentence}; the trace is {directory}", err=True)
+    relaunch(
+        command,
+        directory,
+        module=module,
+        level=level,
+        outputs_only=outputs_only,
+        names=names,
+        steps=wanted,
+    )

@@ -1,0 +1,64 @@
+"""The parts of a recording, in the order in which they are entered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from nondet_probe.probe.names import Names
+from nondet_probe.probe.recorder.generators import Generators
+from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.loaders import Loaders
+from nondet_probe.probe.recorder.losses import Losses
+from nondet_probe.probe.recorder.modules import Modules
+from nondet_probe.probe.recorder.ops import Ops
+from nondet_probe.probe.recorder.optimizers import Optimizers
+from nondet_probe.probe.recorder.sink import Part, Sink
+from nondet_probe.probe.recorder.state import State
+from nondet_probe.probe.recorder.switches import Switches
+from nondet_probe.probe.recorder.threads import Threads
+
+__all__ = ["Parts", "parts_of"]
+
+
+@dataclass
+class Parts:
+    """every: all of them, the two that a recording speaks to as well."""
+
+    every: list[Part]
+    losses: Losses
+    optimizers: Optimizers
+
+
+def parts_of(
+    sink: Sink,
+    model: nn.Module | None = None,
+    optimizer: Optimizer | None = None,
+    inspection: Inspection | None = None,
+) -> Parts:
+    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
+    op call that is to be looked for.
+
+    What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
+    it does not see the others being entered.
+    """
+    names = Names(model)
+    switches, generators, loaders = Switches(sink), Generators(sink), Loaders(sink)
+    state = State(sink, names)
+    if optimizer is not None:
+        state.number_of(optimizer)
+    losses, optimizers = Losses(sink), Optimizers(sink, names, state)
+    every: list[Part] = [
+        switches,
+        generators,
+        loaders,
+        Threads(sink),
+        Modules(sink, names, state),
+        losses,
+        optimizers,
+    ]
+    if sink.records("op"):
+        every.append(Ops(sink, names, inspection))
+    return Parts(every, losses, optimizers)

@@ -1,0 +1,209 @@
+"""Run a script, or a module, under `record`, in a process of its own.
+
+`relaunch` replaces the process by a Python into which nothing has been loaded, and calls this
+module as a program. torch is imported when the script imports it, so that what the script sets
+before then (OMP_NUM_THREADS, ...) has its effect; the recording begins right after that import.
+
+    python -m nondet_probe.probe.recorder.script <options as JSON> script.py arguments
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from nondet_probe.env import script as env_script
+from nondet_probe.env.awaited import when_imported
+
+if TYPE_CHECKING:
+    from nondet_probe.probe.recorder.control import Control
+    from nondet_probe.probe.recorder.recording import Recording
+
+__all__ = ["relaunch"]
+
+# Between the interpreter and the first line of the script.
+_OURS = (__file__, env_script.__file__)
+_RUNPY = "<frozen runpy>"
+
+
+def relaunch(
+    target: Sequence[str],
+    out: Path,
+    *,
+    module: bool,
+    level: str,
+    outputs_only: bool,
+    names: str | None,
+    steps: tuple[int, int] | None,
+) -> NoReturn:
+    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+
+    target: a script, or with `module` a module's name, and its arguments. Output, exit code and
+    signals are the script's own; one line on stderr tells the real cost in the end.
+    """
+    options = {
+        "out": str(out.absolute()),
+        "module": module,
+        "level": level,
+        "outputs_only": outputs_only,
+        "names": names,
+        "steps": steps,
+    }
+    command = [sys.executable, "-m", __name__, json.dumps(options), *target]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, command)
+
+
+class _Run:
+    """One script and its recording, which begins with torch and ends with the script."""
+
+    def __init__(self, options: dict[str, Any], target: list[str]) -> None:
+        self._options = options
+        self._target = target
+        self._process = os.getpid()
+        self._recording: Recording | None = None
+        self._control: Control | None = None
+        self._ended = False
+
+    def begin(self) -> None:
+        from nondet_probe.errors import NondetProbeError
+        from nondet_probe.probe.recorder.control import Control
+        from nondet_probe.probe.recorder.recording import Recording
+
+        given = self._options
+        out = Path(given["out"])
+        steps = tuple(given["steps"]) if given["steps"] is not None else None
+        self._control = Control(out, steps)
+        recording = Recording(
+            out,
+            level=given["level"],
+            names=given["names"],
+            outputs_only=given["outputs_only"],
+            schedule=self._control,
+            command=["-m", *self._target] if given["module"] else self._target,
+            steps=steps,
+        )
+        try:
+            recording.__enter__()
+        except NondetProbeError as error:
+            # The script is not to blame, and would not know what to do with it.
+            self._ended = True
+            _tell(f"nothing is recorded: {error}")
+            return
+        self._recording = recording
+
+    def end(self, error: BaseException | None, code: int) -> None:
+        """The trace is closed and the cost told; once, and not in a forked child. error: what ended
+        the script, None also for what is no failure."""
+        if self._ended or os.getpid() != self._process:
+            return
+        self._ended = True
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            sys.stdout.flush()  # what the script printed comes before what is told here
+        try:
+            self._close(error, code)
+        except Exception as trouble:
+            _tell(f"the recording could not be finished: {type(trouble).__name__}: {trouble}")
+
+    def _close(self, error: BaseException | None, code: int) -> None:
+        without_torch = self._recording is None
+        if without_torch:
+            self._ended = False
+            self.begin()
+            self._ended = True
+        recording = self._recording
+        if recording is None:
+            return
+        from nondet_probe.probe.recorder.costs import real_sentence
+        from nondet_probe.records.trace import SETUP
+
+        meta, sink = recording.meta, recording.sink
+        if without_torch:
+            sink.caveat("the program did not import torch, so there was nothing to see")
+        elif sink.step == SETUP:
+            sink.caveat("no batch was drawn and no module was called: no training was seen")
+        elif sink.step == 0:
+            sink.caveat("no optimizer stepped to the end, so all that was seen lies in step 0")
+        for sentence in self._control.told if self._control is not None else ():
+            sink.caveat(sentence)
+        meta.exit_code = code
+        kind = None if error is None else type(error)
+        recording.__exit__(kind, error, None)
+        _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
+
+
+def _tell(sentence: str) -> None:
+    """On the stderr that the process began with, if it is still there."""
+    with contextlib.suppress(Exception):
+        print(f"nondet-probe: {sentence}", file=sys.__stderr__, flush=True)
+
+
+def _exit_code(error: BaseException | None) -> int:
+    """What Python makes of what ended the script, as a shell tells it."""
+    if error is None:
+        return 0
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit):
+        if error.code is None:
+            return 0
+        return error.code & 0xFF if isinstance(error.code, int) else 1
+    return 1
+
+
+def _without_our_frames(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file not in _OURS and file != _RUNPY:
+            return trace
+        trace = trace.tb_next
+    return None
+
+
+def _hide_our_frames(error: BaseException) -> None:
+    """What shows the exception, the script's own hook perhaps, is handed the script's frames."""
+    shown, own = sys.excepthook, _without_our_frames(error.__traceback__)
+
+    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        if value is error:
+            trace = value.__traceback__ = own
+        shown(kind, value, trace)
+
+    sys.excepthook = hook
+
+
+def _main() -> None:
+    options, target = json.loads(sys.argv[1]), sys.argv[2:]
+    run = _Run(options, target)
+    leave = os._exit
+
+    def leave_at_once(status: int) -> NoReturn:
+        run.end(None, status & 0xFF)
+        leave(status)
+
+    os._exit = leave_at_once
+    when_imported("torch", run.begin)
+    ended: BaseException | None = None
+    try:
+        env_script.run_script(target, module=options["module"])
+    except BaseException as error:
+        ended = error
+        _hide_our_frames(error)
+        # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
+        raise
+    finally:
+        os._exit = leave
+        run.end(ended, _exit_code(ended))
+        del ended
+
+
+if __name__ == "__main__":
+    _main()

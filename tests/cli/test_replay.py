@@ -1,0 +1,111 @@
+"""`diff --replay` as a real process: the op of the first root is found again and explained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from nondet_probe.probe.recorder.keeping import TENSORS_FILE
+
+TRAIN = """
+import sys
+import torch
+
+torch.manual_seed(0)
+table = torch.nn.Embedding(4, 8)
+weight = table.weight
+optimizer = torch.optim.SGD([weight], lr=0.1)
+rows = torch.randint(0, 4, (300_000,))
+print("the script's own words")
+for step in range(2):
+    optimizer.zero_grad()
+    loss = weight[rows].square().mean()  # the racing line
+    loss.backward()
+    optimizer.step()
+    if "once" in sys.argv:
+        break
+"""
+RECORD = """
+import runpy, sys, torch
+from pathlib import Path
+from nondet_probe.probe.recorder.recording import Recording
+torch.set_num_threads(int(sys.argv[1]))
+out, command = Path(sys.argv[2]), sys.argv[3:]
+sys.argv = command
+with Recording(out, level="op", command=command):
+    runpy.run_path(command[0], run_name="__main__")
+"""
+
+
+def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two recordings of one script, on two threads, whose gradient is added up by atomics."""
+    folder = tmp_path_factory.mktemp("replay")
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "record.py").write_text(RECORD)
+    for name in ("a", "b"):
+        done = run("record.py", "2", name, "train.py", folder=folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def replayed(folder: Path, a: str, b: str) -> tuple[dict[str, Any], str]:
+    done = run("-m", "nondet_probe", "diff", a, b, "--replay", "--json", folder=folder)
+    assert done.returncode == 1, done.stderr
+    return json.loads(done.stdout), done.stderr
+
+
+def test_the_op_is_executed_again_and_its_cause_and_fix_are_told(traces: Path) -> None:
+    told, errors = replayed(traces, "a", "b")
+    cause = told["cause"]
+    assert (told["step"], told["phase"], told["inputs_equal"]) == (0, "backward", True)
+    assert "index_put" in told["op"]
+    assert cause["text"].startswith("parallel float atomics at two or more threads")
+    assert cause["differing"] > 0
+    assert cause["ulps"] >= 1
+    assert f"first at element {cause['element']}" in told["verdict"]
+    assert (
+        "use_deterministic_algorithms(True) removes it (verified: 0 of 20 differ" in told["verdict"]
+    )
+    kept = load_file(traces / cause["kept"] / TENSORS_FILE)
+    assert "output.0" in kept
+    assert kept["output.0"].shape == (4, 8)
+    assert "the script's own words" in errors
+
+
+def test_a_script_that_went_another_way_is_told(traces: Path) -> None:
+    """The replay must not speak of another call."""
+    script = traces / "train.py"
+    script.write_text(TRAIN.replace("manual_seed(0)", "manual_seed(1)"))
+    try:
+        told, _ = replayed(traces, "a", "b")
+    finally:
+        script.write_text(TRAIN)
+    assert told["cause"]["text"] is None
+    assert "other inputs than run a had" in told["cause"]["missing"][0]
+
+
+def test_a_recording_from_code_is_not_replayed(traces: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        meta = json.loads((traces / name / "meta.json").read_text())
+        meta["trace"]["command"] = None
+        (tmp_path / name).mkdir()
+        for file in (traces / name).iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+        (tmp_path / name / "meta.json").write_text(json.dumps(meta))
+    told, _ = replayed(tmp_path, "a", "b")
+    assert "recorded from code" in told["cause"]["missing"][0]
+    assert told["cause"]["kept"] is None
+    assert not (tmp_path / "runs").exists()
