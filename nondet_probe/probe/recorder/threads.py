@@ -40,7 +40,7 @@ class Threads:
             original(thread)
             self._started += not _harmless(thread)
 
-        threading.Thread.start = start  # type: ignore[method-assign]
+        threading.Thread.start = start  # type: ignore[method-assign, assignment]
         return self
 
     def __exit__(
