@@ -65,9 +65,7 @@ class Control:
             try:
                 self._on, self._steps = True, parse_steps(said.removeprefix("steps "))
             except UsageError as error:
-                self.told.append(
-                    f"from step {step}: the file {CONTROL_FILE} changed nothing: {error}"
-                )
+                self._misunderstood(step, str(error))
                 return
         else:
             self._misunderstood(step, f"{said[:40]!r}: taken are on, off and steps 120-121")
