@@ -109,9 +109,13 @@ def _main() -> None:
     def stop() -> None:
         raise Enough
 
-    def only_that_step(number: int) -> torch.profiler.ProfilerAction:
-        of = torch.profiler.ProfilerAction
-        return of.RECORD if number == step else of.NONE
+    class OnlyThatStep:
+        # The setup before the first step as well: a model without modules computes its loss there.
+        records_setup = step <= 0
+
+        def __call__(self, number: int) -> torch.profiler.ProfilerAction:
+            of = torch.profiler.ProfilerAction
+            return of.RECORD if number == step else of.NONE
 
     inputs = tuple(given["inputs"]) if given["inputs"] is not None else None
     wanted = Wanted(step, Site(*given["site"]), given["earlier"], inputs)
@@ -121,7 +125,7 @@ def _main() -> None:
         level="op",
         names=given["names"],
         outputs_only=given["outputs_only"],
-        schedule=only_that_step if step >= 0 else None,
+        schedule=OnlyThatStep(),
         inspection=inspection,
     )
     with recording:

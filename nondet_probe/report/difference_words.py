@@ -241,13 +241,20 @@ def _more(difference: TraceDifference) -> list[str]:
 
 
 def _fixes(cause: Cause) -> list[str]:
-    """The fastest change under which the op repeated its bits, where it did not without."""
+    """The fastest change under which the op repeated its bits, where it did not without; one thread
+    only if nothing else did it, for all the rest of the training would run on it too."""
     if not cause.differing:
         return []
     good = [tried for tried in cause.tried if tried.verified and tried.executions > 1]
     if not good:
         return []
-    best = min(good, key=lambda tried: tried.ratio if tried.ratio is not None else 1e300)
+    best = min(
+        good,
+        key=lambda tried: (
+            tried.name == "one thread",
+            tried.ratio if tried.ratio is not None else 1e300,
+        ),
+    )
     speed = ""
     if best.ratio is not None and best.ratio > 0:
         speed = (

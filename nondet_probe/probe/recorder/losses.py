@@ -40,6 +40,8 @@ class Losses:
             # Not the pass in a pass that checkpointing makes, nor that of another thread.
             if not self._on or not self._sink.owns_thread() or _in_backward():
                 return original(tensors, *args, **kwargs)
+            # A model without modules has no forward that could begin the first step.
+            self._sink.begin_step_if_setup()
             if self._sink.active:
                 for tensor in [tensors] if isinstance(tensors, Tensor) else list(tensors):
                     self.add(tensor)

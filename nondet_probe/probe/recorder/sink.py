@@ -167,7 +167,7 @@ class Sink:
         self._ends.append(call)
 
     def begin_step_if_setup(self) -> None:
-        """The first batch is drawn, or the first forward begins: the setup is over."""
+        """The first batch is drawn, or the first forward or backward begins: the setup is over."""
         if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
             self._begin(0)

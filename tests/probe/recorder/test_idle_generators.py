@@ -1,4 +1,4 @@
-"""A generator that nobody seeded differs in every process; only where it is drawn from it matters."""
+"""A generator that nobody seeded differs in every process; only draws from it matter."""
 
 from __future__ import annotations
 
