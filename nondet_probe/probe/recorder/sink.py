@@ -78,6 +78,8 @@ class Sink:
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
         self._ends: list[Callable[[], None]] = []
+        self._in_setup: list[Callable[[], None]] = []
+        self._looking = False
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
@@ -127,6 +129,12 @@ class Sink:
         """
         if not self.sees():
             return
+        if self.step == SETUP and not self._looking:
+            self._looking = True
+            try:
+                self._called(self._in_setup)
+            finally:
+                self._looking = False
         number = self._writer.site(site)
         if (
             not self._pending
@@ -165,6 +173,10 @@ class Sink:
     def at_step_end(self, call: Callable[[], None]) -> None:
         """`call` at the end of every step that is recorded."""
         self._ends.append(call)
+
+    def before_records_of_setup(self, call: Callable[[], None]) -> None:
+        """`call` before each record of the setup, in which no step begins."""
+        self._in_setup.append(call)
 
     def begin_step_if_setup(self) -> None:
         """The first batch is drawn, or the first forward or backward begins: the setup is over."""
