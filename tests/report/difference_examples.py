@@ -165,6 +165,56 @@ LOSS = difference(
     ),
     kind="op",
 )
+_WEIGHTS = Site("setup", "parameter", "conv.bias", note="as the step began")
+INITIAL_WEIGHTS = difference(root(_WEIGHTS, None, inputs=None, step=0), kind="input")
+WEIGHTS_BETWEEN = difference(root(_WEIGHTS, None, inputs=None), kind="input")
+WEIGHTS_LEFT = difference(
+    root(Site("state", "parameter", "conv.bias"), None, inputs=None), kind="optimizer"
+)
+LEARNING_RATE = difference(
+    Root(
+        record(Site("optimizer", "optimizer", "optimizer 0, group 0: lr"), 1, None, value=0.1),
+        record(Site("optimizer", "optimizer", "optimizer 0, group 0: lr"), 2, None, value=0.2),
+        None,
+    ),
+    kind="optimizer",
+)
+DRAWING = difference(
+    root(
+        Site(
+            "forward",
+            "rng",
+            "torch cpu",
+            "drop",
+            "model.py",
+            9,
+            "as aten.bernoulli_.float draws from it",
+        ),
+        None,
+        inputs=None,
+    ),
+    kind="rng",
+)
+WORKER = difference(root(Site("data", "rng", "numpy of worker 1 of loader 0"), True), kind="rng")
+NORM = difference(
+    root(Site("backward", "gradient", "gradient norm"), None, inputs=None, value=0.5), kind="op"
+)
+SWITCH_ALONE = difference(
+    Root(
+        record(
+            Site(
+                "data",
+                "environment",
+                "torch.get_num_threads",
+                note="torch.get_num_threads: 2 -> 1",
+            ),
+            1,
+        ),
+        None,
+        None,
+    ),
+    kind="environment",
+)
 ORDER = difference(
     Root(record(OP, 1), None, None),
     kind="order",

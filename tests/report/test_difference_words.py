@@ -54,8 +54,8 @@ EXPECTED = {
         f"samples have the same indices, and no record before it differs; {MORE}."
     ),
     "input": (
-        f"{WHERE}received other inputs, and no record before it differs: what made them was not "
-        f"recorded; {MORE}."
+        f"{WHERE}received other inputs, and no record before it differs: another number or tensor "
+        f"of the program's own, or one made where this recording does not see; {MORE}."
     ),
     "optimizer": (
         "Step 17, state: the optimizer's exp_avg of conv.bias differs, and no record before it "
@@ -68,6 +68,41 @@ EXPECTED = {
     "module": (
         f"Step 17, forward of layers.1 (model.py:7): the TransformerEncoderLayer {GAVE}; {MORE}."
     ),
+    "initial_weights": (
+        "Step 0: the initial weights differ, those of conv.bias first, and no record before it "
+        f"differs; {MORE}."
+    ),
+    "weights_between": (
+        "Step 17: parameter conv.bias was another one as the step began, and no record before it "
+        f"differs: it was changed before the step, by what was not recorded; {MORE}."
+    ),
+    "weights_left": (
+        "Step 17, state: the step left other weights in conv.bias, and no record before it "
+        "differs, so no gradient and no setting of the optimizer that was recorded: it is the "
+        f"optimizer's own state, or code that changes weights by hand; {MORE}."
+    ),
+    "learning_rate": (
+        "Step 17, optimizer: the lr of optimizer 0, group 0 differs (0.1 and 0.2), and no record "
+        f"before it does; {MORE}."
+    ),
+    "drawing": (
+        "Step 17, forward of drop (model.py:9): random generator torch cpu is in another state as "
+        "aten.bernoulli_.float draws from it, and no record before it differs: it was seeded "
+        f"otherwise, or drawn from where this recording does not see; {MORE}."
+    ),
+    "worker": (
+        "Step 17, data: random generator numpy of worker 1 of loader 0 is in another state, "
+        "although the seed of that worker is the same: its worker_init_fn set it otherwise; "
+        f"{MORE}."
+    ),
+    "norm": (
+        "Step 17, backward: the gradients differ (of norm 0.5 in both runs), and no record before "
+        f"them does; {MORE}."
+    ),
+    "switch_alone": (
+        "Step 17, data: before any op is to blame, a switch was set in run a alone "
+        f"(torch.get_num_threads: 2 -> 1); {MORE}."
+    ),
     "gradient": (
         "Step 17, backward: the gradient of conv.bias differs, and no record before it does; "
         f"{MORE}."
@@ -78,7 +113,8 @@ EXPECTED = {
     ),
     "order": (
         "Step 17, backward of encoder.pos_bias (model.py:41): run a has aten.index_put_ where run "
-        "b has no such record; 4 records only in run a and 2 records only in run b."
+        "b has no such record; 4 records only in run a and 2 records only in run b; every record "
+        "that both have is equal."
     ),
     "nothing": "No verdict: neither run holds a record that could be compared.",
     "bare": "Somewhere: a record differs.",
@@ -206,3 +242,24 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (0.5, "2.00x faster here"),
+        (1.03, "in the same time"),
+        (0.97, "in the same time"),
+        (1.5, "1.50x the op's time here"),
+    ],
+)
+def test_what_a_fix_costs(times: float, said: str) -> None:
+    told = with_tried(Fix("x", "x()", True, 20, times))
+    assert told.endswith(f"x() removes it (verified: 0 of 20 differ, {said}).")
+
+
+def test_one_thread_is_advised_only_if_nothing_else_serves() -> None:
+    """All the rest of the training would run on it too."""
+    one, other = Fix("one thread", "one()", True, 20, 0.1), Fix("x", "x()", True, 20, 1.5)
+    assert "x() removes it" in with_tried(one, other)
+    assert "one() removes it" in with_tried(one)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from nondet_probe.errors import RecordError
-from nondet_probe.probe.differ.sides import Side
-from nondet_probe.probe.differ.unused import without_unused
+from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["ended_early", "scope"]
+__all__ = ["ended_early", "scope", "unseeded", "without_generators"]
 
 
 def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
@@ -48,8 +47,57 @@ def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[
             "only one of the runs was recorded with the digests of inputs: those of calls were not "
             "compared"
         )
-    of_a, of_b, unused = without_unused(a, b, of_a, of_b)
-    return of_a, of_b, told + unused
+    of_a, of_b, idle = _without_idle(a, b, of_a, of_b)
+    return of_a, of_b, told + idle
+
+
+def _without_idle(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
+    """The records without those of generators that neither run drew from: unseeded, they begin
+    every process in another state, and nothing comes of it."""
+    idle = set(a.meta.idle) & set(b.meta.idle)
+    states = [set(_states(trace, side, idle)) for trace, side in ((a, of_a), (b, of_b))]
+    if states[0] == states[1]:
+        return of_a, of_b, []
+    apart = sorted({name for name, _ in states[0] ^ states[1]})
+    return (
+        *without_generators(a, b, of_a, of_b, idle),
+        [
+            f"the generators {' and '.join(apart)} were in other states in the two runs; neither "
+            "run drew from them in its steps, so that was left out"
+        ],
+    )
+
+
+def unseeded(a: Trace, b: Trace, of_a: Side, of_b: Side) -> set[str]:
+    """Of Python's and NumPy's own generators, from which much draws that has no part in a training:
+    those that were in other states from their first record on."""
+    names = {"python", "numpy"}
+    first = [dict(reversed(_states(t, side, names))) for t, side in ((a, of_a), (b, of_b))]
+    return {name for name in first[0].keys() & first[1].keys() if first[0][name] != first[1][name]}
+
+
+def without_generators(
+    a: Trace, b: Trace, of_a: Side, of_b: Side, names: set[str]
+) -> tuple[Side, Side]:
+    """The records without the states of these generators of the process."""
+    kept_a, kept_b = (~_of_generators(t, s, names) for t, s in ((a, of_a), (b, of_b)))
+    return of_a.at(kept_a), of_b.at(kept_b)
+
+
+def _of_generators(trace: Trace, side: Side, names: set[str]) -> Bools:
+    """Which records of a side hold the state of one of these generators of the process."""
+    of = [site.kind == "rng" and site.name in names for site in trace.sites]
+    chosen: Bools = np.array(of or [False], np.bool_)[trace.arrays.site[side.number]]
+    return chosen
+
+
+def _states(trace: Trace, side: Side, names: set[str]) -> list[tuple[str, tuple[int, int]]]:
+    found = np.flatnonzero(_of_generators(trace, side, names))
+    of = trace.arrays
+    return [
+        (trace.sites[of.site[number]].name, (int(of.out0[number]), int(of.out1[number])))
+        for number in side.number[found]
+    ]
 
 
 def ended_early(a: Trace, b: Trace) -> list[str]:
