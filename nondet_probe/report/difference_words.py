@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from nondet_probe.records.difference import Cause, Change, Root, TraceDifference
 from nondet_probe.report.root_words import root_phrase
 from nondet_probe.report.spell import (
@@ -19,9 +21,12 @@ __all__ = [
     "change_phrase",
     "difference_verdict",
     "root_count",
-    "setting",
+    "settings",
     "unaligned",
 ]
+
+_LONG = 60
+"""Characters of a setting that are shown."""
 
 _ALIKE = 1.05
 """Two times whose ratio is less than this, or more than its inverse, are called the same: that of
@@ -112,14 +117,36 @@ def _changes(changes: list[Change], most: int = 3) -> str:
 
 def change_phrase(change: Change) -> str:
     """ "torch.get_num_threads (1 in a, 2 in b)"."""
-    return (
-        f"{one_line(change.name, 80)} ({setting(change.a)} in run a, {setting(change.b)} in run b)"
-    )
+    a, b = settings(change)
+    return f"{one_line(change.name, 80)} ({a} in run a, {b} in run b)"
+
+
+def settings(change: Change) -> tuple[str, str]:
+    """Both values; of two long lines of words only what differs, and an ellipsis for the others."""
+    a, b = change.a, change.b
+    if not (isinstance(a, str) and isinstance(b, str)) or max(len(a), len(b)) <= _LONG:
+        return setting(a), setting(b)
+    one, other = a.split(" "), b.split(" ")
+    first = _alike(one, other)
+    last = _alike(one[first:][::-1], other[first:][::-1])
+    return setting(_between(one, first, last)), setting(_between(other, first, last))
+
+
+def _alike(one: list[str], other: list[str]) -> int:
+    """How many words both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _between(words: list[str], first: int, last: int) -> str:
+    """Without the first and last of them."""
+    shown = words[first : len(words) - last]
+    return " ".join(["\u2026"] * (first > 0) + shown + ["\u2026"] * (last > 0))
 
 
 def setting(value: object) -> str:
     """A setting's value; None is one that a run does not have."""
-    return "not set" if value is None else one_line(value, 60)
+    return "not set" if value is None else one_line(value, _LONG)
 
 
 def _order(difference: TraceDifference, root: Root) -> str:

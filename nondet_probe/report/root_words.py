@@ -22,6 +22,7 @@ def root_phrase(root: Root, site: Site, cause: Cause | None) -> str:
         "batch": _batch,
         "parameter": _parameter,
         "gradient": _gradient,
+        "optimizer": _optimizer,
     }
     if site.kind in {"op", "collective"}:
         return f"{site_phrase(site)} {_given(root)}{_found(cause)}"
@@ -123,6 +124,16 @@ def _parameter(root: Root, site: Site) -> str:
         f"the step left other weights in {name}, and no record before it differs, so no gradient "
         "and no setting of the optimizer that was recorded: it is the optimizer's own state, or "
         "code that changes weights by hand"
+    )
+
+
+def _optimizer(root: Root, site: Site) -> str:
+    text = _differs(site_phrase(site), root)
+    if site.phase != "state":
+        return text
+    return (
+        f"{text}, so no gradient and no setting that was recorded: it was another one before the "
+        "step, or code changed it by hand"
     )
 
 

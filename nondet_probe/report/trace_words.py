@@ -30,6 +30,8 @@ def site_phrase(site: Site) -> str:
     if site.kind == "optimizer" and (setting := re.match(r"(optimizer \d+, .*): (\w+)$", name)):
         whose, key = setting.groups()
         return f"{'another setting' if key == 'settings' else f'the {key}'} of {whose}"
+    if site.kind == "optimizer" and (of := re.match(r"(.+): (\w+)$", name)):
+        return f"the optimizer's {of[2]} of {of[1]}"
     if site.kind == "optimizer":
         return f"the optimizer's {name}"
     if site.kind == "rng" and re.match(r"(base )?(seed|generator) (of|given to) ", name):

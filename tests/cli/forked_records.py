@@ -1,4 +1,4 @@
-"""Run `nondet-probe record` many times, each in a process of its own that has imported torch before.
+"""Run `nondet-probe record` many times, each in a process of its own in which torch is imported.
 
     python forked_records.py '[["name", "options", ["script.py", "arguments"]], ...]'
 

@@ -327,7 +327,7 @@ def test_a_learning_rate_is_told_before_a_generator_that_nobody_seeded() -> None
     a = [(0, python, None, 5), (0, rate, None, 70), (1, python, None, 6)]
     found = differ(a, changed(a, 0, 1, 2))
     assert (found.kind, found.op) == ("optimizer", rate.name)
-    assert "python were in other states all along" in " ".join(found.warnings)
+    assert "python was in other states all along" in " ".join(found.warnings)
 
 
 def test_what_a_collective_was_given_is_not_compared() -> None:

@@ -150,7 +150,7 @@ SAME_SAMPLES = difference(
 )
 INPUT = difference(root(OP, False), kind="input")
 OPTIMIZER = difference(
-    root(Site("state", "optimizer", "exp_avg of conv.bias"), None, inputs=None), kind="optimizer"
+    root(Site("state", "optimizer", "conv.bias: exp_avg"), None, inputs=None), kind="optimizer"
 )
 BUFFER = difference(root(Site("state", "buffer", "bn.running_mean"), None), kind="buffer")
 MODULE = difference(
@@ -242,6 +242,9 @@ NOT_COVERED = difference(
     ),
 )
 STEP_LEVEL = difference(GRADIENT.roots[0], kind="op", meta_a=meta(level="step", command=None))
+STEP_LEVELS = difference(
+    GRADIENT.roots[0], kind="op", meta_a=meta(level="step"), meta_b=meta(level="step")
+)
 LONG = difference(root(step=900), kind="op", steps=grid(first=900, steps=1000))
 MANY = difference(
     root(),

@@ -4,6 +4,7 @@ import difference_examples as examples
 import pytest
 
 from nondet_probe.records import Fix
+from nondet_probe.records.difference import Change
 from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
@@ -59,7 +60,8 @@ EXPECTED = {
     ),
     "optimizer": (
         "Step 17, state: the optimizer's exp_avg of conv.bias differs, and no record before it "
-        f"does; {MORE}."
+        "does, so no gradient and no setting that was recorded: it was another one before the "
+        f"step, or code changed it by hand; {MORE}."
     ),
     "buffer": (
         "Step 17, state: buffer bn.running_mean differs, and no record before it does; "
@@ -242,6 +244,27 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))
+
+
+def test_of_two_long_commands_what_differs_is_shown():
+    command = "train.py --data /a/folder/with/a/long/name --epochs 20 --seed 1"
+    other = command.replace("20", "30")
+    found = dataclasses.replace(
+        examples.RNG, environment=[Change("command", command, other + " --lr 2")]
+    )
+    told = difference_verdict(found)
+    assert "command (\u2026 20 --seed 1 in run a, \u2026 30 --seed 1 --lr 2 in run b)" in told
+    found.environment = [Change("command", command, other)]
+    assert "command (\u2026 20 \u2026 in run a, \u2026 30 \u2026 in" in difference_verdict(found)
+
+
+def test_what_to_do_next():
+    (told,) = (text for text in notes(examples.DIGESTS) if text.startswith("Next:"))
+    assert "nondet-probe diff runA runB --replay runs the script again" in told
+    assert not any(text.startswith("Next:") for text in notes(examples.REPLAYED))
+    (told,) = (text for text in notes(examples.STEP_LEVELS) if text.startswith("Next:"))
+    assert told.startswith("Next: record both runs with --level op --steps 17 to see which op")
+    assert not any(text.startswith("Next:") for text in notes(examples.EQUAL))
 
 
 @pytest.mark.parametrize(

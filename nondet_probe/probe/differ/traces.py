@@ -10,7 +10,13 @@ from nondet_probe.probe.differ.environment import changes, decisive, machines
 from nondet_probe.probe.differ.first import first_difference, kind_of, root_of
 from nondet_probe.probe.differ.limits import limits
 from nondet_probe.probe.differ.pairs import Pairs, pair_up
-from nondet_probe.probe.differ.scope import ended_early, scope, unseeded, without_generators
+from nondet_probe.probe.differ.scope import (
+    ended_early,
+    named,
+    scope,
+    unseeded,
+    without_generators,
+)
 from nondet_probe.probe.differ.sides import Ints, Side, sides
 from nondet_probe.probe.differ.steps import count_steps
 from nondet_probe.records.difference import Root, TraceDifference
@@ -86,7 +92,7 @@ def _beside_unseeded(pairs: Pairs, first: First) -> tuple[Pairs, First | None, l
         return pairs, first, []
     others = pair_up(a, b, *without_generators(a, b, side_a, side_b, names))
     then = first_difference(others)
-    told = f"the generators {' and '.join(sorted(names))} were in other states all along"
+    told = f"{named(sorted(names))} in other states all along"
     if then is None:
         return others, None, [f"{told} and were drawn from; nothing that was recorded came of it"]
     root, site = then[0], _record(then[0]).site
