@@ -393,6 +393,8 @@ def test_a_run_that_ended_early() -> None:
     assert (found.equal, found.kind, found.step) == (False, "order", 1)
     assert found.compared == 1 + PER_STEP
     assert "run b failed (killed): it is known up to step 0" in found.warnings
+    left = made(RUN[: 1 + PER_STEP], status="complete", exit_code=7)
+    assert "run b left with exit code 7, in step 0" in diff_traces(made(RUN), left).warnings
 
 
 def test_recordings_of_different_extent_are_compared_where_they_meet() -> None:
