@@ -209,22 +209,19 @@ def test_what_a_coarse_level_leaves_open_says_how_to_go_on(compared: Compared) -
     assert not any(text.startswith("Next:") for text in told)
 
 
-def replayed(runs: Path, *options: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "nondet_probe", "diff", "racing", "racing again", *options],
-        cwd=runs,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.fixture
+def real(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A command whose own processes find the package as this test has it."""
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    return call
+
+
+def test_the_gradient_of_an_index_races_and_the_replay_says_why(
+    runs: Path, real: Callable[..., Any]
+) -> None:
+    done = real("diff", str(runs / "racing"), str(runs / "racing again"), "--replay", "--json")
     assert done.returncode == 1, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def test_the_gradient_of_an_index_races_and_the_replay_says_why(runs: Path) -> None:
-    found = replayed(runs, "--replay", "--json")
+    found = json.loads(done.stdout)
     assert (found["kind"], found["phase"], found["inputs_equal"]) == ("op", "backward", True)
     assert found["op"] == "aten.index_put.default"
     assert found["line"] == line_of(GRAPH, "sent = sent[source]")
@@ -233,3 +230,14 @@ def test_the_gradient_of_an_index_races_and_the_replay_says_why(runs: Path) -> N
     verified = [fix["how"] for fix in found["cause"]["tried"] if fix["verified"]]
     assert "torch.use_deterministic_algorithms(True)" in verified
     assert " removes it (verified: 0 of 20 differ" in found["verdict"]
+
+
+def test_an_audit_finds_the_op_that_races_and_the_switch(real: Callable[..., Any]) -> None:
+    script = [str(PROGRAMS / GRAPH), *RACING, "--width", "16"]
+    done = real("audit", "--json", "--steps", "1", "--threads", "2", "--", *script)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    rows = {row["op"]: row for row in found["record"]["audit"]["ops"]}
+    racing = {name for name, row in rows.items() if row["differing"]}
+    assert racing == {"aten.index_put.default"}
+    assert rows["aten.index_put.default"]["switch"] == "deterministic mode"
