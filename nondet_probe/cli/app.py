@@ -364,6 +364,38 @@ def diff(
     run(a, b, html, replay, as_json)
 
 
+@app.command(context_settings={"allow_interspersed_args": False})
+def bisect(
+    command: Annotated[
+        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+    ],
+    env_b: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Set this environment variable for the second run of each pair; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
+    ] = None,
+    module: Annotated[
+        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a training script in pairs, each recorded more finely where the one before it differed:
+    steps, modules, ops. The op that is found is executed again.
+
+    All is kept below runs/<time>-bisect-<script>. Options go before the script; put -- in between.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.bisect import bisect as run
+
+    run(command, module=module, env_b=env_b or [], html=html, as_json=as_json)
+
+
 @app.command()
 def show(
     run: Annotated[

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from nondet_probe.probe.recorder.control import Control
     from nondet_probe.probe.recorder.recording import Recording
 
-__all__ = ["relaunch"]
+__all__ = ["recording_command", "relaunch"]
 
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
 _RUNPY = "<frozen runpy>"
 
 
-def relaunch(
+def recording_command(
     target: Sequence[str],
     out: Path,
     *,
@@ -43,8 +43,9 @@ def relaunch(
     outputs_only: bool,
     names: str | None,
     steps: tuple[int, int] | None,
-) -> NoReturn:
-    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+) -> list[str]:
+    """The command that is `python target...`, recorded into the folder `out`, which exists and is
+    empty.
 
     target: a script, or with `module` a module's name, and its arguments. Output, exit code and
     signals are the script's own; one line on stderr tells the real cost in the end.
@@ -57,7 +58,12 @@ def relaunch(
         "names": names,
         "steps": steps,
     }
-    command = [sys.executable, "-m", __name__, json.dumps(options), *target]
+    return [sys.executable, "-m", __name__, json.dumps(options), *target]
+
+
+def relaunch(target: Sequence[str], out: Path, **options: Any) -> NoReturn:
+    """Become that command; options as above."""
+    command = recording_command(target, out, **options)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, command)
