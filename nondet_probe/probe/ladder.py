@@ -87,10 +87,9 @@ def _wider(asked: Asked, found: TraceDifference) -> Asked | None:
     or not have come yet; first all names where it came in from other modules."""
     first = asked.steps[0] if asked.steps is not None else SETUP
     elsewhere = not found.roots or 0 < first >= _step(found)
-    for limit in ("steps", "names") if elsewhere else ("names", "steps"):
-        if getattr(asked, limit) is not None:
-            return asked._replace(**{limit: None})
-    return None
+    if asked.steps is not None and (elsewhere or asked.names is None):
+        return asked._replace(steps=None)
+    return None if asked.names is None else asked._replace(names=None)
 
 
 def _finer(asked: Asked, seen: Seen, other_environment: bool) -> Asked | None:
