@@ -13,12 +13,9 @@ from typing import NoReturn
 
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.errors import RecordError, RunFailedError
-from nondet_probe.probe.differ import diff_traces
-from nondet_probe.probe.ladder import Asked, Seen
+from nondet_probe.probe.ladder import Asked, Seen, seen
 from nondet_probe.probe.recorder.script import recording_command
-from nondet_probe.records.difference import TraceDifference
-from nondet_probe.records.trace import LEVELS, TraceRecord
-from nondet_probe.records.trace_reader import Trace, open_trace
+from nondet_probe.records.trace import LEVELS
 
 __all__ = ["Pairs"]
 
@@ -62,9 +59,7 @@ class Pairs:
                 self._run(asked, folder, name)
         try:
             with Waiting(f"{rung}: comparing"):
-                a, b = (open_trace(folder / name) for name in ("a", "b"))
-                found = diff_traces(a, b)
-                return Seen(found, _before(found, a, b))
+                return seen(folder)
         except RecordError as error:
             raise RunFailedError(f"a run left no trace to compare: {error}", step=None) from error
 
@@ -89,15 +84,6 @@ class Pairs:
                 f"which ends\n{_tail(log)}",
                 step=None,
             )
-
-
-def _before(found: TraceDifference, a: Trace, b: Trace) -> TraceRecord | None:
-    """The record before the first root, in the trace that holds it."""
-    root = found.roots[0] if found.roots else None
-    for trace, record in ((a, root.a), (b, root.b)) if root is not None else ():
-        if record is not None and record.number > 0:
-            return trace.record(record.number - 1)
-    return None
 
 
 def _finished(command: Sequence[str], log: int, environment: Mapping[str, str]) -> int:

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from nondet_probe.probe.differ import diff_traces
 from nondet_probe.records.difference import Root, TraceDifference
 from nondet_probe.records.ladder import Rung
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceRecord
+from nondet_probe.records.trace_reader import open_trace
 
-__all__ = ["Asked", "Seen", "climb", "names_around"]
+__all__ = ["Asked", "Seen", "climb", "names_around", "seen"]
 
 _GIVEN = {"environment", "rng", "batch"}
 """Kinds of records that are not computed: where one of them differs first, no op is to blame."""
@@ -35,6 +37,17 @@ class Seen(NamedTuple):
 
     found: TraceDifference
     before: TraceRecord | None = None
+
+
+def seen(folder: Path) -> Seen:
+    """Compare the traces `a` and `b` in `folder`. Raises RecordError where one cannot be read."""
+    a, b = (open_trace(folder / name) for name in ("a", "b"))
+    found = diff_traces(a, b)
+    root = found.roots[0] if found.roots else Root(None, None, None)
+    for trace, record in ((a, root.a), (b, root.b)):
+        if record is not None and record.number > 0:
+            return Seen(found, trace.record(record.number - 1))
+    return Seen(found)
 
 
 def climb(
