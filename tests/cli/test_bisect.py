@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -87,157 +87,113 @@ with open("waits", "w") as file:
 time.sleep(600)
 """
 SCRIPTS = {"race": RACE, "threads": THREADS, "agrees": AGREES, "fails": FAILS, "waits": WAITS}
-COMMANDS = {
-    "race": ["--html", "race.html", "--json", "--", "race.py"],
-    "threads": ["--env-b", "OMP_NUM_THREADS=1", "--env-b", "SECRET=x", "--", "threads.py"],
-    "agrees": ["-m", "--", "agrees", "--html", "x"],
-    "fails": ["--json", "--", "fails.py"],
-}
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "nondet_probe", "bisect", *words],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Left:
+    """The run folder of the only bisect of a script, and the ladder in it."""
 
-
-class Done:
-    """What a command printed, and the ladder that it left."""
-
-    def __init__(self, process: subprocess.Popen[str], root: Path, name: str) -> None:
-        self.stdout, self.stderr = process.communicate(timeout=300)
-        self.code = process.returncode
-        self.told = " ".join(self.stdout.split())
+    def __init__(self, root: Path, name: str) -> None:
         (self.folder,) = (root / "runs").glob(f"*-bisect-{name}")
-        self.ladder = ladder_in(self.folder)
+        document = json.loads((self.folder / LADDER_FILE).read_text("utf-8"))
+        assert document["format"] == "nondet_probe.ladder"
+        self.ladder: Ladder = decode(Ladder, document["ladder"])
 
 
-def ladder_in(folder: Path) -> Ladder:
-    document = json.loads((folder / LADDER_FILE).read_text("utf-8"))
-    assert document["format"] == "nondet_probe.ladder"
-    ladder: Ladder = decode(Ladder, document["ladder"])
-    return ladder
+class Racing(NamedTuple):
+    """A search for the race, and the folder it runs in."""
+
+    process: subprocess.Popen[bytes]
+    folder: Path
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bisect")
+@pytest.fixture(scope="module", autouse=True)
+def racing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Racing]:
+    """It goes on beside the other tests."""
+    folder = tmp_path_factory.mktemp("racing")
+    (folder / "race.py").write_text(RACE)
+    words = ["-m", "nondet_probe", "bisect", "--html", "race.html", "--json", "--", "race.py"]
+    with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+        process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=out, stderr=err)
+    yield Racing(process, folder)
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+@pytest.fixture
+def scripts(user: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     for name, text in SCRIPTS.items():
-        (folder / f"{name}.py").write_text(text)
-    return folder
+        (user / f"{name}.py").write_text(text)
+    return user
 
 
-@pytest.fixture(scope="module")
-def done(root: Path) -> Iterator[dict[str, Done]]:
-    """All commands, run at one time: most of it is the importing of torch."""
-    processes = {name: start(root, *words) for name, words in COMMANDS.items()}
-    try:
-        yield {name: Done(process, root, name) for name, process in processes.items()}
-    finally:
-        for process in processes.values():
-            process.kill()
-
-
-def test_a_race_in_one_module_of_several(done: dict[str, Done], root: Path) -> None:
-    """Climbed to its line, executed again, explained."""
-    race = done["race"]
-    assert race.code == 1, race.stderr
-    found: dict[str, Any] = json.loads(race.stdout)
-    line = 1 + RACE.splitlines().index(
-        "        return x + (self.weight[self.rows] * self.noise).mean()  # the racing line"
-    )
-    assert (found["phase"], found["module"], found["line"]) == ("backward", "Net.parts.a+", line)
-    assert "index_put" in found["op"]
-    assert found["inputs_equal"]
-    assert found["cause"]["text"].startswith("parallel float atomics at two or more threads")
-    assert Path(root, found["cause"]["kept"]) == race.folder / "cause"
-    assert Path(root, found["directory"]) == race.folder
-    assert found["a"].endswith(f"{found['ladder']['answer']}/a")
-    ladder = race.ladder
-    assert (ladder.status, ladder.command) == ("complete", ["race.py"])
-    levels = [rung.level for rung in ladder.rungs]
-    assert list(dict.fromkeys(levels)) == ["step", "module", "op"]
-    assert ladder.rungs[-1].folder == ladder.answer
-    assert any(f"the script was run {2 * len(levels)} times" in one for one in found["warnings"])
-    assert "index_put" in (root / "race.html").read_text("utf-8")
-
-
-def test_each_rung_is_told_and_can_be_looked_at(done: dict[str, Done]) -> None:
-    race = done["race"]
-    lines = [one for one in race.stderr.splitlines() if ": rung " in one]
-    assert lines[0].startswith(
-        "nondet-probe: rung 1, level step, the whole run, all names: the runs differ, first in "
-    )
-    for line, rung in zip(lines, race.ladder.rungs, strict=True):
-        assert f"level {rung.level}, " in line
-        for name in ("a", "b"):
-            folder = race.folder / rung.folder / name
-            assert open_trace(folder).meta.level == rung.level
-            assert "the script's own words" in folder.with_suffix(".log").read_text("utf-8")
-
-
-def test_another_environment_of_the_second_runs(done: dict[str, Done]) -> None:
-    threads = done["threads"]
-    assert threads.code == 1, threads.stderr
-    assert "the runs differ in torch.get_num_threads (2 in run a, 1 in run b)" in threads.told
-    assert [rung.level for rung in threads.ladder.rungs] == ["step"]
+def test_another_environment_of_the_second_runs(call: Any, scripts: Path) -> None:
+    done = call("bisect", "--env-b", "OMP_NUM_THREADS=1", "--env-b", "SECRET=x", "--", "threads.py")
+    assert done.returncode == 1, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "the runs differ in torch.get_num_threads (2 in run a, 1 in run b)" in told
+    ladder = Left(scripts, "threads").ladder
+    assert [rung.level for rung in ladder.rungs] == ["step"]
     # Of variables that may hold anything, only the name is stored.
-    assert threads.ladder.variables_b == {"OMP_NUM_THREADS": "1", "SECRET": None}
+    assert ladder.variables_b == {"OMP_NUM_THREADS": "1", "SECRET": None}
 
 
-def test_runs_that_agree(done: dict[str, Done]) -> None:
-    agrees = done["agrees"]
-    assert agrees.code == 0, agrees.stderr
-    assert agrees.told.startswith("Equal: all ")
-    assert "the script was run 2 times, in 1 pair" in agrees.told
-    assert agrees.ladder.answer == "1-step"
-    assert agrees.ladder.command == ["-m", "agrees", "--html", "x"]
-    log = (agrees.folder / "1-step" / "b.log").read_text("utf-8")
+def test_runs_that_agree(call: Any, scripts: Path) -> None:
+    done = call("bisect", "-m", "--", "agrees", "--html", "x")
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert told.startswith("Equal: all ")
+    assert "the script was run 2 times, in 1 pair" in told
+    left = Left(scripts, "agrees")
+    assert left.ladder.answer == "1-step"
+    assert left.ladder.command == ["-m", "agrees", "--html", "x"]
+    log = (left.folder / "1-step" / "b.log").read_text("utf-8")
     assert "given ['--html', 'x'] ''" in log
 
 
-def test_a_script_that_fails(done: dict[str, Done]) -> None:
-    fails = done["fails"]
-    assert fails.code == 3
-    assert fails.stdout == ""
-    assert "the script left with exit code 7 in run a of 1-step" in fails.stderr
-    assert "its last words" in fails.stderr
-    assert "Traceback" not in fails.stderr
-    assert fails.ladder.status == "failed"
-    assert fails.ladder.failure is not None
-    assert "exit code 7" in fails.ladder.failure
+def test_a_script_that_fails(call: Any, scripts: Path) -> None:
+    done = call("bisect", "--json", "--", "fails.py")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "the script left with exit code 7 in run a of 1-step" in done.stderr
+    assert "its last words" in done.stderr
+    assert "Traceback" not in done.stderr
+    ladder = Left(scripts, "fails").ladder
+    assert ladder.status == "failed"
+    assert ladder.failure is not None
+    assert "exit code 7" in ladder.failure
 
 
-def test_ctrl_c_ends_the_script_and_leaves_its_trace(root: Path) -> None:
-    process = start(root, "--", "waits.py")
-    try:
-        deadline = time.monotonic() + 120
-        while not (root / "waits").exists() or not (root / "waits").read_text():
-            assert process.poll() is None, process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        done = Done(process, root, "waits")
-    finally:
-        process.kill()
-    assert done.code == 130, done.stderr
+def test_ctrl_c_ends_the_script_and_leaves_its_trace(call: Any, scripts: Path) -> None:
+    waits = scripts / "waits"
+    interrupt_when(waits, signal.SIGINT)
+    done = call("bisect", "--", "waits.py")
+    assert done.returncode == 130, done.stderr
     with pytest.raises(ProcessLookupError):
-        os.kill(int((root / "waits").read_text()), 0)
-    assert done.ladder.status == "interrupted"
-    assert open_trace(done.folder / "1-step" / "a").meta.status == "failed"
-    assert not (done.folder / "1-step" / "b").exists()
+        os.kill(int(waits.read_text()), 0)
+    left = Left(scripts, "waits")
+    assert left.ladder.status == "interrupted"
+    assert open_trace(left.folder / "1-step" / "a").meta.status == "failed"
+    assert not (left.folder / "1-step" / "b").exists()
+
+
+def interrupt_when(there: Path, number: int) -> None:
+    """Send this process a signal once the file has something in it."""
+
+    def kill() -> None:
+        while not there.exists() or not there.stat().st_size:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=kill, daemon=True).start()
 
 
 PATIENT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, lambda *_: sys.exit(5) if {heeds} else None)
-open(sys.argv[1], "w").close()
+with open(sys.argv[1], "w") as file:
+    file.write("here")
 time.sleep(600)
 """
 
@@ -264,12 +220,7 @@ def test_no_child_outlives_the_waiting_for_it(
     monkeypatch.setattr(pairs.subprocess, "Popen", started)
     here = tmp_path / "here"
 
-    def kill() -> None:
-        while not here.exists():
-            time.sleep(0.02)
-        os.kill(os.getpid(), number)
-
-    threading.Thread(target=kill, daemon=True).start()
+    interrupt_when(here, number)
     before = signal.getsignal(signal.SIGTERM)
     command = [sys.executable, "-c", PATIENT.format(heeds=heeds), str(here)]
     with (tmp_path / "log").open("wb") as log, pytest.raises(raised):
@@ -298,3 +249,47 @@ def test_what_cannot_be_is_said_before_anything_is_run(
         assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (user / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def raced(racing: Racing) -> Path:
+    """The folder of the search, once that is over."""
+    assert racing.process.wait(timeout=300) == 1, (racing.folder / "err").read_text("utf-8")
+    return racing.folder
+
+
+def test_a_race_in_one_module_of_several(raced: Path) -> None:
+    """Climbed to its line, executed again, explained."""
+    found: dict[str, Any] = json.loads((raced / "out").read_text("utf-8"))
+    race = Left(raced, "race")
+    line = 1 + RACE.splitlines().index(
+        "        return x + (self.weight[self.rows] * self.noise).mean()  # the racing line"
+    )
+    assert (found["phase"], found["module"], found["line"]) == ("backward", "Net.parts.a+", line)
+    assert "index_put" in found["op"]
+    assert found["inputs_equal"]
+    assert found["cause"]["text"].startswith("parallel float atomics at two or more threads")
+    assert Path(raced, found["cause"]["kept"]) == race.folder / "cause"
+    assert Path(raced, found["directory"]) == race.folder
+    assert found["a"].endswith(f"{found['ladder']['answer']}/a")
+    ladder = race.ladder
+    assert (ladder.status, ladder.command) == ("complete", ["race.py"])
+    levels = [rung.level for rung in ladder.rungs]
+    assert list(dict.fromkeys(levels)) == ["step", "module", "op"]
+    assert ladder.rungs[-1].folder == ladder.answer
+    assert any(f"the script was run {2 * len(levels)} times" in one for one in found["warnings"])
+    assert "index_put" in (raced / "race.html").read_text("utf-8")
+
+
+def test_each_rung_is_told_and_can_be_looked_at(raced: Path) -> None:
+    race = Left(raced, "race")
+    lines = [one for one in (raced / "err").read_text("utf-8").splitlines() if ": rung " in one]
+    assert lines[0].startswith(
+        "nondet-probe: rung 1, level step, the whole run, all names: the runs differ, first in "
+    )
+    for line, rung in zip(lines, race.ladder.rungs, strict=True):
+        assert f"level {rung.level}, " in line
+        for name in ("a", "b"):
+            folder = race.folder / rung.folder / name
+            assert open_trace(folder).meta.level == rung.level
+            assert "the script's own words" in folder.with_suffix(".log").read_text("utf-8")
