@@ -13,16 +13,22 @@ import typer
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
 from nondet_probe.cli.options import (
-    SIDE_HELP,
     IsModule,
     Json,
     K,
     Memory,
+    OtherSide,
     Out,
+    Page,
+    Replay,
+    Script,
+    ScriptIsModule,
     Seed,
+    Side,
     Target,
     Targets,
     Threads,
+    Variables,
 )
 
 if TYPE_CHECKING:
@@ -201,9 +207,7 @@ def twin(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
@@ -219,9 +223,7 @@ def record(
         str | None,
         typer.Option(help="Only modules and parameters whose path this regular expression finds."),
     ] = None,
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 
@@ -244,18 +246,14 @@ def record(
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def reproducible(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     guarantee: Annotated[
         str,
         typer.Option(
             help="none, run_to_run, launch_invariant, order_invariant or correctly_rounded."
         ),
     ] = "launch_invariant",
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
     watch: Annotated[
         bool, typer.Option(help="Count the calls that need no other way too (3 us each).")
     ] = False,
@@ -303,19 +301,10 @@ def bench(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help=SIDE_HELP, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Run A's command again up to the first root, execute its op again, try fixes, and "
-            "keep its tensors below runs/.",
-        ),
-    ] = False,
+    a: Side,
+    b: OtherSide,
+    html: Page = None,
+    replay: Replay = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -330,23 +319,10 @@ def diff(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def bisect(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
-    env_b: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Set this environment variable for the second run of each pair; repeatable.",
-            show_default=False,
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    command: Script,
+    env_b: Variables = None,
+    html: Page = None,
+    module: ScriptIsModule = False,
     as_json: Json = False,
 ) -> None:
     """Run a training script in pairs, each recorded more finely where the one before it differed:
