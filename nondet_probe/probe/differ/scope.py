@@ -98,6 +98,9 @@ def ended_early(a: Trace, b: Trace) -> list[str]:
         elif trace.meta.status == "failed":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
             told.append(f"run {name} failed{why}: it is known up to {_last_step(trace)}")
+        elif trace.meta.status == "stopped":
+            why = f" ({trace.meta.failure})" if trace.meta.failure else ""
+            told.append(f"run {name} was stopped{why}: it is known up to {_last_step(trace)}")
     return told
 
 

@@ -10,6 +10,7 @@ from nondet_probe.probe.differ.environment import changes, decisive, machines
 from nondet_probe.probe.differ.first import first_difference, kind_of, root_of
 from nondet_probe.probe.differ.limits import limits
 from nondet_probe.probe.differ.pairs import Pairs, pair_up
+from nondet_probe.probe.differ.reach import reached
 from nondet_probe.probe.differ.scope import ended_early, scope
 from nondet_probe.probe.differ.sides import Ints, Side, sides
 from nondet_probe.probe.differ.steps import count_steps
@@ -26,8 +27,10 @@ MAX_ROOTS = 1000
 """Roots that are listed; further ones are counted."""
 
 
-def diff_traces(a: Trace, b: Trace) -> TraceDifference:
-    """What differs between two traces.
+def diff_traces(
+    a: Trace, b: Trace, until: tuple[int | None, int | None] = (None, None)
+) -> TraceDifference:
+    """What differs between two traces. until: of a and of b, as `reached` takes it.
 
     `roots` begins with the first difference, whatever it is (`first_difference`); after it come all
     other records with equal inputs and another output. Where the runs' environments differ in what
@@ -36,7 +39,7 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
     Raises RecordError where the digests of the traces cannot be compared.
     """
     side_a, side_b, warnings = scope(a, b, *sides(a, b))
-    pairs = pair_up(a, b, side_a, side_b)
+    pairs, cut = reached(pair_up(a, b, side_a, side_b), until)
     at = pairs.alignment
     first = first_difference(pairs)
     pair = first[1] if first is not None else None
@@ -59,7 +62,7 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
         coverage_a=a.meta.coverage,
         coverage_b=b.meta.coverage,
         collision_bound=pairs.digests() * COLLISION,
-        warnings=[*warnings, *([machine] if machine else []), *ended_early(a, b)],
+        warnings=[*warnings, *([machine] if machine else []), *ended_early(a, b), *cut],
         steps=count_steps(pairs, pair),
         meta_a=a.meta,
         meta_b=b.meta,
