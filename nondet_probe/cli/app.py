@@ -258,11 +258,31 @@ def record(
     module: Annotated[
         bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            help="A trace of the same level: compare with it while recording, and stop the script "
+            "at the first difference.",
+            metavar="RUN",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="With --against: write a page of what was found.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="With --against: what was found as JSON, alone on stdout; the script's output "
+            "goes to stderr.",
+        ),
+    ] = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 
     The script's output, exit code and signals are its own. Two traces are compared by
-    nondet-probe diff. Options go before the script; put -- in between.
+    nondet-probe diff. Options go before the script; put -- in between. With --against the exit
+    code is that of diff: 0 equal, 1 different, 2 nothing to compare; or the script's, if it fails.
     """
     # Only here: it imports torch.
     from nondet_probe.cli.record import record as run
@@ -275,6 +295,9 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        against=against,
+        html=html,
+        as_json=as_json,
     )
 
 

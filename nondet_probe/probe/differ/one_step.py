@@ -43,11 +43,15 @@ def trace_of_step(
         np.int64,
     ).reshape(-1, 5)
     used, site = np.unique(table[:, 0], return_inverse=True)
+    _, in0, in1, out0, out1 = table.T
     columns = Columns(
         np.arange(len(rows)),
         np.full(len(rows), step),
         site,
-        *(table[:, place] for place in range(1, 5)),
+        in0,
+        in1,
+        out0,
+        out1,
         np.array([inputs is not None for _, inputs, _ in rows], np.bool_),
         np.array([outputs is not None for _, _, outputs in rows], np.bool_),
     )

@@ -10,7 +10,7 @@ from nondet_probe.probe.differ.one_step import Row, first_of_step, trace_of_step
 from nondet_probe.probe.differ.sides import key_of
 from nondet_probe.probe.recorder.sink import Writer
 from nondet_probe.records.difference import Root
-from nondet_probe.records.trace import SETUP, Site, TraceMeta, Words
+from nondet_probe.records.trace import SETUP, Site, Words
 from nondet_probe.records.trace_reader import Trace
 
 __all__ = ["Along"]
@@ -155,8 +155,8 @@ class Along:
         return False
 
     def _begun(self, step: int) -> _Step:
-        due = [(self._due_keys[site], *words) for site, *words in self._due(step)]
-        return _Step(step, due)
+        keys = self._due_keys
+        return _Step(step, [(keys[site], given, gave) for site, given, gave in self._due(step)])
 
     def _due(self, step: int) -> list[Row]:
         """The records of the reference of this step, in order."""

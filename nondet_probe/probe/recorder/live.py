@@ -1,9 +1,10 @@
-"""`against`: a recording that is compared with a trace as it is made, and ends where they differ."""
+"""`against`: a recording compared with a trace as it is made, which ends where the two differ."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,10 @@ class Live:
         along = self._along
         if along.records != self._records + 1 or not along.suspect() or not along.is_first():
             return  # not written yet, as what is on a device; or nothing differs; or more than this
-        threads = thread_counts(along.reference.meta)
-        cause = examine(call, site.phase, threads)
+        start = time.perf_counter()
+        cause = examine(call, site.phase, thread_counts(along.reference.meta))
         keep_call(call, output, self._folder, cause)
+        self._sink.not_counted(time.perf_counter() - start)
         self.outcome = Outcome(self._sink.step, along.records - 1, cause)
         self._stop()
 
@@ -107,12 +109,12 @@ class Live:
         cause = self.outcome.cause
         meta.holds_tensors = cause is not None and cause.kept is not None
         meta.status = "stopped"
-        meta.failure = f"it differs from {self._along.reference.directory}"
+        meta.failure = f"it differs from {self._along.reference.directory.name}"
         self._along.update()
         self._sink.stop(self._stopping)
 
 
-def open_reference(path: Path, *, level: str, inputs: bool, rank: int, world: int) -> Trace:
+def open_reference(path: Path, *, level: str, inputs: bool, rank: int = 0, world: int = 1) -> Trace:
     """The trace that a recording of this kind is to be compared with. UsageError where there is
     none, or where it is of another kind: then nothing could be compared as it comes."""
     try:
@@ -151,6 +153,9 @@ def compared(reference: Trace, run: Trace, outcome: Outcome) -> TraceDifference:
     found = diff_traces(reference, run, (ends[0], until))
     root = found.roots[0] if found.roots else None
     cause = outcome.cause
+    if cause is not None and cause.kept is not None:
+        # As the folder is called here, which is not how its writer called it.
+        cause = replace(cause, kept=str(run.directory / KEPT))
     if cause is not None and outcome.number is not None:
         number = root.b.number if root is not None and root.b is not None else None
         if number != outcome.number:

@@ -39,8 +39,8 @@ def parts_of(
     optimizer: Optimizer | None = None,
     inspection: Inspector | None = None,
 ) -> Parts:
-    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is told of
-    every op call.
+    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is
+    told of every op call.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.

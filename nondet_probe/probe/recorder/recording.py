@@ -106,7 +106,9 @@ class Recording:
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
-            self._parts = parts_of(self.sink, self._model, self._optimizer, self._live or self._inspection)
+            self._parts = parts_of(
+                self.sink, self._model, self._optimizer, self._live or self._inspection
+            )
             for part in self._parts.every:
                 parts.enter_context(part)
             self._entered_parts = parts.pop_all()

@@ -202,6 +202,10 @@ class Sink:
         self._finish(whole=False)
         self.switch_off()
 
+    def not_counted(self, seconds: float) -> None:
+        """These belong neither to the step that runs nor to what recording costs."""
+        self._began += seconds
+
     def stop(self, stopping: Callable[[], None]) -> None:
         """Nothing is recorded after this, and the program is stopped, by what `stopping` raises: at
         once, and where it catches that, at the end of its next step."""
