@@ -110,7 +110,6 @@ class Live:
         meta.holds_tensors = cause is not None and cause.kept is not None
         meta.status = "stopped"
         meta.failure = f"it differs from {self._along.reference.directory.name}"
-        self._along.update()
         self._sink.stop(self._stopping)
 
 

@@ -135,7 +135,7 @@ class Recording:
         if kind is None and self.sink.failure is not None:
             raise self.sink.failure
         if self._live is not None and self._stopping is None and self.sink.failure is None:
-            self.difference = self._compared()
+            self.difference = self.difference or self._compared()
             if kind is None and not self.difference.equal:
                 raise self._error()
 

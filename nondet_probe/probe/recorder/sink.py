@@ -211,6 +211,10 @@ class Sink:
         once, and where it catches that, at the end of its next step."""
         self._finish(whole=False)
         self.switch_off()
+        try:
+            self._writer.update()
+        except RecordError as error:
+            self.failure = error
         self._stopping = stopping
         stopping()
 
