@@ -147,7 +147,7 @@ def compared(reference: Trace, run: Trace, outcome: Outcome) -> TraceDifference:
     other one's end is left out, unless the run came to its end before the reference did."""
     ends = [int(of.arrays.step.max()) if len(of) else None for of in (reference, run)]
     until = outcome.until
-    if until is None and run.meta.status != "complete":
+    if until is None and (run.meta.status != "complete" or run.meta.exit_code):
         until = ends[1]
     found = diff_traces(reference, run, (ends[0], until))
     root = found.roots[0] if found.roots else None
