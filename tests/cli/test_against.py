@@ -51,7 +51,10 @@ for out, *command in (["plain", "train.py"], ["racing", "train.py", "race"]):
 """
 
 
-LINE = TRAIN.splitlines().index("            loss = (weight[rows] * noise).mean()  # the racing line") + 1
+LINE = (
+    TRAIN.splitlines().index("            loss = (weight[rows] * noise).mean()  # the racing line")
+    + 1
+)
 
 
 def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from nondet_probe.probe.differ.first import first_difference
 from nondet_probe.probe.differ.pairs import pair_up
 from nondet_probe.probe.differ.reach import reached
-from nondet_probe.probe.differ.scope import scope
+from nondet_probe.probe.differ.scope import scope, without_generators
 from nondet_probe.probe.differ.sides import sides
 from nondet_probe.records.difference import Root
 from nondet_probe.records.trace import Site, TraceMeta, Words
@@ -23,11 +23,12 @@ Row = tuple[int, Words | None, Words | None]
 """A record of a step: its site's number, its inputs, its outputs."""
 
 
-def first_of_step(a: Trace, b: Trace, *, whole: bool) -> Root | None:
+def first_of_step(a: Trace, b: Trace, *, whole: bool, unseeded: set[str]) -> Root | None:
     """The first difference of two traces of one step; None where no two records differ, though one
     run may have some that the other has not. whole: the second run is through with the step; where
-    it is not, what only the first has is still to come."""
+    it is not, what only the first has is still to come. unseeded: generators that are left out."""
     side_a, side_b, _ = scope(a, b, *sides(a, b))
+    side_a, side_b = without_generators(a, b, side_a, side_b, unseeded)
     step = int(b.arrays.step[0]) if len(b) else None
     pairs, _ = reached(pair_up(a, b, side_a, side_b), (None, None if whole else step))
     first = first_difference(pairs) if pairs.differ.any() else None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nondet_probe.probe.differ.one_step import Row, first_of_step, trace_of_step
+from nondet_probe.probe.differ.scope import UNSEEDED
 from nondet_probe.probe.differ.sides import key_of
 from nondet_probe.probe.recorder.sink import Writer
 from nondet_probe.records.difference import Root
@@ -64,6 +65,9 @@ class Along:
         self.meta = writer.meta
         self._writer = writer
         self._idle = set(reference.meta.idle)
+        # Generators seen in both, and those of them that were in another state from then on.
+        self._met: set[str] = set()
+        self._unseeded: set[str] = set()
         numbers: dict[tuple[object, ...], int] = {}
         self._due_keys = [numbers.setdefault(key_of(s), len(numbers)) for s in reference.sites]
         self._numbers = numbers
@@ -101,6 +105,8 @@ class Along:
         now = self._step
         place = len(now.rows)
         now.rows.append((site, inputs, outputs))
+        if self._sites[site].kind == "rng":
+            self._meet(now, site, outputs)
         if now.along:
             now.along = place < len(now.due) and self._agree(now, now.due[place], now.rows[place])
         return number
@@ -139,7 +145,17 @@ class Along:
         now, of = self._step, self.reference
         a = trace_of_step(of.directory, of.meta, of.sites, now.step, self._due(now.step))
         b = trace_of_step(Path(), self.meta, self._sites, now.step, now.rows)
-        return first_of_step(a, b, whole=whole)
+        return first_of_step(a, b, whole=whole, unseeded=self._unseeded)
+
+    def _meet(self, now: _Step, site: int, outputs: Words | None) -> None:
+        """A generator that nobody seeded differs all along; what came of that is what counts."""
+        name = self._sites[site].name
+        if name in UNSEEDED and name not in self._met:
+            due = next((gave for key, _, gave in now.due if key == self._keys[site]), None)
+            if due is not None:
+                self._met.add(name)
+                if due != outputs:
+                    self._unseeded.add(name)
 
     def _agree(self, now: _Step, due: Row, row: Row) -> bool:
         site, inputs, outputs = row
@@ -149,7 +165,11 @@ class Along:
         if inputs == due_inputs and outputs == due_outputs:
             return True
         found = self._sites[site]
-        if found.kind == "rng" and found.name in self._idle:
+        if found.kind != "rng":
+            return False
+        if found.name in self._unseeded:
+            return True
+        if found.name in self._idle:
             now.idle.add(found.name)
             return True
         return False

@@ -250,7 +250,37 @@ def test_a_generator_that_nobody_draws_from_may_be_in_another_state(folder: Path
     assert any("the generators python were in other states" in text for text in found.warnings)
 
 
-def test_one_that_is_drawn_from_may_not(folder: Path) -> None:
+def test_one_that_is_drawn_from_may_where_nothing_comes_of_it(folder: Path) -> None:
+    def draw(step: int, optimizer: Any) -> None:
+        random.random()
+
+    with preserved_rng():
+        random.seed(1)
+        reference(folder, draw)
+        random.seed(2)
+        found = equal(folder, draw)
+    assert any("nothing that was recorded came of it" in text for text in found.warnings)
+
+
+def test_it_is_named_where_something_comes_of_it(folder: Path) -> None:
+    reached: list[int] = []
+
+    def draw(step: int, optimizer: Any) -> None:
+        reached.append(step)
+        if step == 1:
+            torch.ops.ndp_test.steady(torch.ones(2) * random.random())
+
+    with preserved_rng():
+        random.seed(1)
+        reference(folder, draw)
+        random.seed(2)
+        reached.clear()
+        found = against(folder, draw)
+    assert (found.kind, found.op, found.step) == ("rng", "python", 0)
+    assert reached == [0, 1]
+
+
+def test_a_generator_that_leaves_its_stream_is_a_difference(folder: Path) -> None:
     reached: list[int] = []
 
     def draw(step: int, optimizer: Any) -> None:
@@ -258,12 +288,11 @@ def test_one_that_is_drawn_from_may_not(folder: Path) -> None:
         if step == 1:
             random.random()
 
-    with preserved_rng():
-        random.seed(1)
-        reference(folder)
-        random.seed(2)
-        found = against(folder, draw)
-    assert (found.kind, found.op, found.step) == ("rng", "python", 0)
+    for run, given in ((reference, ()), (against, (draw,))):
+        with preserved_rng():
+            random.seed(1)
+            found = run(folder, *given)
+    assert (found.kind, found.op, found.step) == ("rng", "python", 2)
     assert reached == [0, 1, 2]
 
 
