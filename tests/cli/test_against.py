@@ -1,4 +1,4 @@
-"""`record --against` as a real process: a script is stopped where it differs from a trace."""
+"""`record --against`: the process of a script is stopped where it differs from a trace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -57,89 +59,95 @@ LINE = (
 )
 
 
-def run(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        # Two threads, as a race needs, and as said before torch starts.
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def record(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return run("-m", "nondet_probe", "record", "--level", "op", *words, folder=folder)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With recordings of the script, as it is and with its racing line."""
-    made = tmp_path_factory.mktemp("against")
-    (made / "train.py").write_text(TRAIN)
-    (made / "record.py").write_text(RECORD)
-    done = run("record.py", folder=made)
-    assert done.returncode == 0, done.stderr
-    return made
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Traces of the script, as it is and with its racing line, on two threads."""
+    folder = tmp_path_factory.mktemp("against")
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "record.py").write_text(RECORD)
+    threads = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "record.py"], cwd=folder, env=threads, check=True)
+    return folder
 
 
-def test_an_equal_run_goes_to_its_end(folder: Path) -> None:
-    done = record("--against", "plain", "-o", "same", "--", "train.py", folder=folder)
+Record = Callable[..., Any]
+
+
+@pytest.fixture
+def record(
+    call: Callable[..., Any], user: Path, recorded: Path, monkeypatch: pytest.MonkeyPatch
+) -> Record:
+    """record(*options, script=its arguments), in a folder with `plain`, `racing` and `train.py`."""
+    for name in ("plain", "racing", "train.py"):
+        (user / name).symlink_to(recorded / name)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+    def run(*options: str, script: tuple[str, ...] = ()) -> Any:
+        return call(*("record", "--level", "op", "-o", "run", *options, "--", "train.py", *script))
+
+    return run
+
+
+def test_an_equal_run_goes_to_its_end(record: Record) -> None:
+    done = record("--against", "plain")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("step 0 came")
     assert "step 2 is over" in done.stdout
     assert "Equal: all " in done.stdout
-    assert open_trace(folder / "same").meta.status == "complete"
+    assert open_trace(Path("run")).meta.status == "complete"
 
 
-def test_a_race_stops_it_at_its_op(folder: Path) -> None:
-    done = record("--against", "racing", "-o", "raced", "--", "train.py", "race", folder=folder)
+def test_a_race_stops_it_at_its_op(record: Record) -> None:
+    done = record("--against", "racing", script=("race",))
     assert done.returncode == 1, done.stderr
     assert "step 0 is over" in done.stdout
     assert "step 1 came" not in done.stdout
     told = " ".join(done.stdout.split())
     assert f"Step 1, backward (train.py:{LINE}): aten.index_put received bit-identical" in told
     assert "Cause: parallel float atomics at two or more threads" in told
-    kept = load_file(folder / "raced" / "difference" / TENSORS_FILE)
+    assert "run/difference" in told
+    kept = load_file(Path("run/difference") / TENSORS_FILE)
     assert kept["output.0"].shape == (4, 4)
-    meta = open_trace(folder / "raced").meta
+    meta = open_trace(Path("run")).meta
     assert (meta.status, meta.exit_code, meta.holds_tensors) == ("stopped", None, True)
     assert "Traceback" not in done.stderr
 
 
-def test_another_rate_is_told_by_name_as_json_and_as_a_page(folder: Path) -> None:
-    done = record(
-        *("--against", "plain", "-o", "rate", "--json", "--html", "rate.html"),
-        *("--", "train.py", "rate"),
-        folder=folder,
-    )
+def test_another_rate_is_told_by_name_as_json_and_as_a_page(record: Record) -> None:
+    done = record("--against", "plain", "--json", "--html", "page.html", script=("rate",))
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
-    assert (told["step"], told["phase"], told["a"], told["b"]) == (0, "optimizer", "plain", "rate")
+    assert (told["step"], told["phase"], told["a"], told["b"]) == (0, "optimizer", "plain", "run")
     assert any("settings differ in this step: a learning rate" in one for one in told["warnings"])
     assert "step 0 came" in done.stderr
     assert "step 0 is over" not in done.stderr
-    assert "optimizer" in (folder / "rate.html").read_text()
+    assert told["report"] == "page.html"
+    assert "aten.add" in Path("page.html").read_text()
 
 
-def test_a_script_that_fails_has_its_own_exit_code(folder: Path) -> None:
-    done = record("--against", "plain", "-o", "failed", "--", "train.py", "fail", folder=folder)
+def test_a_script_that_fails_has_its_own_exit_code(record: Record) -> None:
+    done = record("--against", "plain", script=("fail",))
     assert done.returncode == 7, done.stderr
     assert "Equal: all " in done.stdout
     assert "run b ends in step 1" in " ".join(done.stdout.split())
-    assert open_trace(folder / "failed").meta.exit_code == 7
+    assert open_trace(Path("run")).meta.exit_code == 7
 
 
-def test_what_cannot_be_compared_is_refused_before_the_script_starts(folder: Path) -> None:
-    for words, why in (
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
         (("--against", "plain", "--outputs-only"), "plain was recorded at level op, inputs and"),
         (("--against", "absent"), "against: absent does not exist"),
+        (("--against", "train.py"), "train.py is a file; a trace is a folder"),
         (("--against", "plain", "--html", "train.py"), "nothing is ever overwritten"),
         (("--json",), "--html and --json are of the comparison with --against RUN"),
-    ):
-        done = record(*words, "-o", "refused", "--", "train.py", folder=folder)
-        assert done.returncode == 2
-        assert why in done.stderr
-        assert "came to its optimizer" not in done.stdout
-        assert not (folder / "refused").exists()
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_script_starts(
+    options: tuple[str, ...], why: str, record: Record
+) -> None:
+    done = record(*options)
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert not done.stdout
+    assert not Path("run").exists()

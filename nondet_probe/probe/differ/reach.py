@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from nondet_probe.probe.differ.pairs import Pairs
+from nondet_probe.probe.differ.scope import last_step
 from nondet_probe.probe.differ.sides import Ints, Side
-from nondet_probe.records.trace import SETUP
 
 __all__ = ["reached"]
 
@@ -23,11 +21,11 @@ def reached(pairs: Pairs, until: tuple[int | None, int | None]) -> tuple[Pairs, 
     only_a, left_a = _without(pairs.side_a, at.only_a, until_b)
     only_b, left_b = _without(pairs.side_b, at.only_b, until_a)
     told = [
-        f"run {name} ends in {_step(ended)}: {left} record{'s' * (left != 1)} that run {other} "
+        f"run {name} ends in {last_step(ended)}: {left} record{'s' * (left != 1)} that run {other} "
         f"alone has from there on {'was' if left == 1 else 'were'} not compared"
         for name, ended, other, left in (
-            ("a", pairs.side_a, "b", left_b),
-            ("b", pairs.side_b, "a", left_a),
+            ("a", pairs.a, "b", left_b),
+            ("b", pairs.b, "a", left_a),
         )
         if left
     ]
@@ -40,8 +38,3 @@ def _without(side: Side, only: Ints, until: int | None) -> tuple[Ints, int]:
         return only, 0
     kept = only[side.step[only] < until]
     return kept, len(only) - len(kept)
-
-
-def _step(side: Side) -> str:
-    last = int(np.max(side.step)) if len(side) else SETUP
-    return "its setup" if last == SETUP else f"step {last}"

@@ -8,7 +8,7 @@ from nondet_probe.errors import RecordError
 from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["UNSEEDED", "ended_early", "scope", "unseeded", "without_generators"]
+__all__ = ["UNSEEDED", "ended_early", "last_step", "scope", "unseeded", "without_generators"]
 
 
 UNSEEDED = frozenset(("python", "numpy"))
@@ -110,14 +110,14 @@ def ended_early(a: Trace, b: Trace) -> list[str]:
         if trace.meta.status == "running":
             told.append(
                 f"run {name} is still being written, or its process was killed: it is known up to "
-                f"{_last_step(trace)}"
+                f"{last_step(trace)}"
             )
         elif trace.meta.status == "failed":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
-            told.append(f"run {name} failed{why}: it is known up to {_last_step(trace)}")
+            told.append(f"run {name} failed{why}: it is known up to {last_step(trace)}")
         elif trace.meta.status == "stopped":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
-            told.append(f"run {name} was stopped{why}: it is known up to {_last_step(trace)}")
+            told.append(f"run {name} was stopped{why}: it is known up to {last_step(trace)}")
     return told
 
 
@@ -126,7 +126,8 @@ def _asked(trace: Trace) -> str:
     return f"level {trace.meta.level}" + (f" for names like {names!r}" if names is not None else "")
 
 
-def _last_step(trace: Trace) -> str:
+def last_step(trace: Trace) -> str:
+    """The step that a trace ends in, in words."""
     steps = trace.arrays.step
     last = int(steps.max()) if len(steps) else -1
     return f"step {last}" if last >= 0 else "its setup"
