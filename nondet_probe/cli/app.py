@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,18 +10,26 @@ import typer
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
 from nondet_probe.cli.options import (
+    Against,
+    AgainstJson,
+    AgainstPage,
     IsModule,
     Json,
     K,
+    Level,
     Memory,
+    Names,
     OtherSide,
     Out,
+    OutputsOnly,
     Page,
+    RecordOut,
     Replay,
     Script,
     ScriptIsModule,
     Seed,
     Side,
+    Steps,
     Target,
     Targets,
     Threads,
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
     from nondet_probe.cli.subject import Subject
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="nondet-probe",
@@ -208,27 +213,21 @@ def twin(
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
     command: Script,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
-    ] = None,
-    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
-    outputs_only: Annotated[
-        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
-    ] = False,
-    steps: Annotated[
-        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
-    ] = None,
+    out: RecordOut = None,
+    level: Level = "module",
+    outputs_only: OutputsOnly = False,
+    steps: Steps = None,
+    names: Names = None,
     module: ScriptIsModule = False,
+    against: Against = None,
+    html: AgainstPage = None,
+    as_json: AgainstJson = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 
     The script's output, exit code and signals are its own. Two traces are compared by
-    nondet-probe diff. Options go before the script; put -- in between.
+    nondet-probe diff. Options go before the script; put -- in between. With --against the exit
+    code is that of diff: 0 equal, 1 different, 2 nothing to compare; or the script's, if it fails.
     """
     # Only here: it imports torch.
     from nondet_probe.cli.record import record as run
@@ -241,6 +240,9 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        against=against,
+        html=html,
+        as_json=as_json,
     )
 
 
@@ -384,22 +386,3 @@ def _session(
     from nondet_probe.cli.session import Session
 
     return Session(command, target, seed, threads, out, as_json)
-
-
-def main() -> None:
-    """Entry point: run the command line and leave with its exit code."""
-    from nondet_probe.errors import UsageError
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A path or a name that the terminal's encoding lacks must not end a finished run.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except UsageError as error:
-        typer.echo(f"nondet-probe: {error}", err=True)
-        sys.exit(exit_codes.USAGE)
-    except Exception:
-        # Python's own exit code for it, 1, would say that nondeterminism was found.
-        traceback.print_exc()
-        sys.exit(exit_codes.FAILED)

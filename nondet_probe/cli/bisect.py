@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -10,10 +11,10 @@ from typing import NoReturn
 import typer
 
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.diff import check_page, show, told_of
 from nondet_probe.cli.pairs import Pairs
-from nondet_probe.cli.place import check_page, claim_directory, give_back
+from nondet_probe.cli.place import claim_directory, give_back
 from nondet_probe.cli.replay import replay, why_not
-from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.env.script import check_script
 from nondet_probe.env.switches import stored_variables
@@ -22,12 +23,6 @@ from nondet_probe.probe.ladder import climb
 from nondet_probe.records.codec import encode
 from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.ladder import Ladder, Rung, save_ladder
-from nondet_probe.report.difference_json import difference_json
-from nondet_probe.report.difference_limits import limits, notes
-from nondet_probe.report.difference_page import render_difference
-from nondet_probe.report.difference_tables import summary
-from nondet_probe.report.difference_words import difference_verdict, unaligned
-from nondet_probe.report.html import write_page
 from nondet_probe.report.ladder_words import ladder_notes, rung_line
 
 __all__ = ["bisect"]
@@ -64,7 +59,10 @@ def bisect(
         raise
     finally:
         save_ladder(ladder, directory)
-    _show(found, ladder, directory, html, as_json)
+    told = told_of(found)
+    of_ladder = {"directory": str(directory), "ladder": encode(ladder)}
+    show(told._replace(data=lambda: told.data() | of_ladder), html, as_json)
+    raise typer.Exit(told.code)
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
@@ -98,22 +96,7 @@ def _cause(found: TraceDifference, folder: Path) -> Cause:
         return Cause(missing=[f"the cause: {reason}"])
     folder.mkdir()
     with Waiting("executing the op again"):
-        cause = replay(found, folder)
+        cause = replay(found, folder, stdin=subprocess.DEVNULL)
     if cause.kept is None:
         give_back(folder)
     return cause
-
-
-def _show(
-    found: TraceDifference, ladder: Ladder, directory: Path, html: Path | None, as_json: bool
-) -> NoReturn:
-    if html is not None:
-        write_page(render_difference(found), html)
-    data = None
-    if as_json:
-        data = {**difference_json(found), "directory": str(directory), "ladder": encode(ladder)}
-    said = difference_verdict(found)
-    show_findings(said, notes(found), summary(found), limits(found), html, data)
-    compared = found.compared or unaligned(found)
-    code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
-    raise typer.Exit(code if compared else exit_codes.USAGE)

@@ -8,18 +8,26 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Against",
+    "AgainstJson",
+    "AgainstPage",
     "IsModule",
     "Json",
     "K",
+    "Level",
     "Memory",
+    "Names",
     "OtherSide",
     "Out",
+    "OutputsOnly",
     "Page",
+    "RecordOut",
     "Replay",
     "Script",
     "ScriptIsModule",
     "Seed",
     "Side",
+    "Steps",
     "Target",
     "Targets",
     "Threads",
@@ -98,5 +106,37 @@ Variables = Annotated[
         metavar="NAME=VALUE",
         help="Set this environment variable for the second run of each pair; repeatable.",
         show_default=False,
+    ),
+]
+RecordOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
+]
+Level = Annotated[str, typer.Option(help="step, module or op, coarsest first.")]
+OutputsOnly = Annotated[
+    bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
+]
+Steps = Annotated[str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")]
+Names = Annotated[
+    str | None,
+    typer.Option(help="Only modules and parameters whose path this regular expression finds."),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        help="A trace of the same level: compare with it while recording, and stop the script "
+        "at the first difference.",
+        metavar="RUN",
+    ),
+]
+AgainstPage = Annotated[
+    Path | None, typer.Option(help="With --against: write a page of what was found.")
+]
+AgainstJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="With --against: what was found as JSON, alone on stdout; the script's output "
+        "goes to stderr.",
     ),
 ]

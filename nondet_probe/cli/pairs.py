@@ -14,8 +14,9 @@ from typing import NoReturn
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.errors import RecordError, RunFailedError
 from nondet_probe.probe.ladder import Asked, Seen, seen
-from nondet_probe.probe.recorder.script import recording_command
+from nondet_probe.probe.recorder.script import words_of
 from nondet_probe.records.trace import LEVELS
+from nondet_probe.report.spell import printable
 
 __all__ = ["Pairs"]
 
@@ -66,7 +67,7 @@ class Pairs:
     def _run(self, asked: Asked, folder: Path, name: str) -> None:
         out, log = folder / name, folder / f"{name}.log"
         out.mkdir()
-        command = recording_command(
+        command = words_of(
             self._command,
             out,
             module=self._module,
@@ -141,4 +142,4 @@ def _endings_raise() -> Iterator[None]:
 def _tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _SHOWN))
-        return file.read().decode("utf-8", "replace").strip()
+        return printable(file.read().decode("utf-8", "replace")).strip()

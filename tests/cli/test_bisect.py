@@ -75,7 +75,7 @@ print("given", sys.argv[1:], repr(sys.stdin.read()))
 torch.manual_seed(0)
 torch.randn(4, requires_grad=True).sum().backward()
 """
-FAILS = "import sys\nprint('its last words')\nsys.exit(7)\n"
+FAILS = "import sys\nprint('its last \\x1b words')\nsys.exit(7)\n"
 WAITS = """
 import os
 import time
