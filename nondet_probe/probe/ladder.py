@@ -138,7 +138,7 @@ def names_around(root: Root, before: TraceRecord | None) -> str | None:
     if not site.module or site.kind in {"parameter", "optimizer"}:
         return None  # an optimizer runs outside of all modules
     whole = [site.module]
-    if site.kind == "module" and not (site.phase == "forward" and root.inputs_equal):
+    if site.kind == "module" and not root.inputs_equal:
         if before is None or not before.site.module:
             return None
         whole.append(before.site.module)

@@ -233,7 +233,8 @@ def module(path: str, phase: str = "forward", kind: str = "module") -> Site:
         (module("Net.b"), False, "Net.a", {"Net.a", "Net.a.x", "Net.b", "Net.b.x", "Net"}),
         (module("Net.b.x", "backward"), None, "Net.c", {"Net.b.x", "Net.b", "Net.c", "Net"}),
         (module("Net.b", "backward", "gradient"), None, None, {"Net.b", "Net.b.x", "Net"}),
-        (module("Net.a+b"), True, None, {"Net.a+b", "Net"}),
+        (module("Net.a+b"), True, None, {"Net.a+b", "Net.a+b.x", "Net"}),
+        (module("Net.a+b.x"), True, None, {"Net.a+b.x", "Net.a+b", "Net"}),
         (module("Net.[a]"), True, None, {"Net.[a]", "Net"}),
         (module("Net#2"), True, None, {"Net#2"}),
     ],
@@ -246,7 +247,7 @@ def test_the_modules_that_are_looked_into(
     assert names is not None
     every = {
         *("Net", "Net.a", "Net.a.x", "Net.b", "Net.b.x", "Net.c", "Net.bc", "Net.ab", "Net.aab"),
-        *("Net.a+b", "Net.[a]", "Net#2", "Net.", "Other.Net.a"),
+        *("Net.a+b", "Net.a+b.x", "Net.[a]", "Net#2", "Net.", "Other.Net.a"),
     }
     assert {one for one in every if re.search(names, one)} == wanted
 
@@ -265,3 +266,40 @@ def test_the_modules_that_are_looked_into(
 def test_all_modules_where_the_op_may_be_anywhere(site: Site, before: str | None) -> None:
     record = None if before is None else TraceRecord(6, 3, module(before), None, None)
     assert names_around(root(site, 3), record) is None
+
+
+def test_all_modules_where_nothing_is_known_of_what_ran_before() -> None:
+    before = TraceRecord(6, 3, Site("forward", "loss", "loss"), None, None)
+    assert names_around(root(module("Net.b", "backward"), 3), before) is None
+
+
+def answers(*found: Root | None) -> list[Asked]:
+    """What is asked for when the pairs show these, the last one again and again."""
+    asked: list[Asked] = []
+
+    def record(what: Asked) -> Seen:
+        asked.append(what)
+        return Seen(difference(found[min(len(asked), len(found)) - 1]))
+
+    climb(record, lambda rung: None, other_environment=False)
+    return asked
+
+
+def test_a_module_is_no_root_where_not_all_inside_of_it_was_recorded() -> None:
+    around = root(module("Net"), 3, True)
+    asked = answers(LOSS, GRADIENT, around, op_of("Net.b", 3, True))
+    assert [one.names is None for one in asked] == [True, True, False, True]
+
+
+def test_the_first_step_is_not_all_where_an_optimizer_began_to_differ() -> None:
+    stepped = weight_of("Net.a", 0, "state")
+    asked = answers(stepped, stepped)
+    assert asked[:3] == [Asked("step"), Asked("module", (0, 1)), Asked("module")]
+
+
+def test_what_did_not_come_in_the_first_steps_may_come_later() -> None:
+    weight = root(Site("backward", "gradient", "Net.a.weight", "Net.a"), 0)
+    asked = answers(weight, weight, None)
+    names = asked[2].names
+    assert asked[2:] == [Asked("op", (0, 1), names), Asked("op", None, names), Asked("op")]
+    assert names is not None
