@@ -22,6 +22,7 @@ from nondet_probe.probe.recorder.keeping import TENSORS_FILE
 from nondet_probe.probe.recorder.live import KEPT
 from nondet_probe.probe.recorder.pending import OnDevice, Pending
 from nondet_probe.records.difference import TraceDifference
+from nondet_probe.records.trace import SETUP
 from nondet_probe.records.trace_reader import open_trace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,10 +34,10 @@ def nothing(step: int, optimizer: Any) -> None:
     pass
 
 
-def training(change: Change = nothing, steps: int = 4) -> str:
+def training(change: Change = nothing, steps: int = 4, seed: int = 0) -> str:
     """change: called in each step before the forward. Returns the digest of the last weights."""
     with preserved_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Dropout(0.5))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
         for step in range(steps):
@@ -119,6 +120,19 @@ def test_another_rate_stops_it_when_its_step_is_over(
     assert any("settings differ" in text for text in found.warnings) == (level == "op")
     assert not found.not_aligned_a
     assert any(text.startswith("run b ends in step 1: ") for text in found.warnings)
+
+
+def test_other_weights_stop_it_when_the_setup_is_over(folder: Path) -> None:
+    reached: list[int] = []
+
+    def note(step: int, optimizer: Any) -> None:
+        # Drawn by the setup, which has not ended when this is called for step 0.
+        reached.append(step)
+
+    reference(folder)
+    found = against(folder, note, 4, 1)
+    assert (found.step, found.phase, found.kind) == (SETUP, "setup", "input")
+    assert reached == [0]
 
 
 def wobbling(reached: list[str], times: int = 1) -> Change:
