@@ -14,12 +14,19 @@ from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
 from nondet_probe.cli.options import (
     SIDE_HELP,
+    Against,
+    AgainstJson,
+    AgainstPage,
     IsModule,
     Json,
     K,
+    Level,
     Memory,
+    Names,
     Out,
+    OutputsOnly,
     Seed,
+    Steps,
     Target,
     Targets,
     Threads,
@@ -208,39 +215,16 @@ def record(
         Path | None,
         typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
     ] = None,
-    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
-    outputs_only: Annotated[
-        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
-    ] = False,
-    steps: Annotated[
-        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
-    ] = None,
+    level: Level = "module",
+    outputs_only: OutputsOnly = False,
+    steps: Steps = None,
+    names: Names = None,
     module: Annotated[
         bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
     ] = False,
-    against: Annotated[
-        Path | None,
-        typer.Option(
-            help="A trace of the same level: compare with it while recording, and stop the script "
-            "at the first difference.",
-            metavar="RUN",
-        ),
-    ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="With --against: write a page of what was found.")
-    ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="With --against: what was found as JSON, alone on stdout; the script's output "
-            "goes to stderr.",
-        ),
-    ] = False,
+    against: Against = None,
+    html: AgainstPage = None,
+    as_json: AgainstJson = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 

@@ -9,12 +9,19 @@ import typer
 
 __all__ = [
     "SIDE_HELP",
+    "Against",
+    "AgainstJson",
+    "AgainstPage",
     "IsModule",
     "Json",
     "K",
+    "Level",
     "Memory",
+    "Names",
     "Out",
+    "OutputsOnly",
     "Seed",
+    "Steps",
     "Target",
     "Targets",
     "Threads",
@@ -67,3 +74,34 @@ Out = Annotated[
     typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
+
+# Of a recording.
+Level = Annotated[str, typer.Option(help="step, module or op, coarsest first.")]
+OutputsOnly = Annotated[
+    bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
+]
+Steps = Annotated[str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")]
+Names = Annotated[
+    str | None,
+    typer.Option(help="Only modules and parameters whose path this regular expression finds."),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        help="A trace of the same level: compare with it while recording, and stop the script at "
+        "the first difference.",
+        metavar="RUN",
+    ),
+]
+AgainstPage = Annotated[
+    Path | None,
+    typer.Option("--html", help="With --against: write a page of what was found."),
+]
+AgainstJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="With --against: what was found as JSON, alone on stdout; the script's output goes "
+        "to stderr.",
+    ),
+]
