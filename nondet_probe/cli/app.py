@@ -25,6 +25,8 @@ from nondet_probe.cli.options import (
     Names,
     Out,
     OutputsOnly,
+    Script,
+    ScriptIsModule,
     Seed,
     Steps,
     Target,
@@ -208,9 +210,7 @@ def twin(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
@@ -219,9 +219,7 @@ def record(
     outputs_only: OutputsOnly = False,
     steps: Steps = None,
     names: Names = None,
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
     against: Against = None,
     html: AgainstPage = None,
     as_json: AgainstJson = False,
@@ -251,18 +249,14 @@ def record(
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def reproducible(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     guarantee: Annotated[
         str,
         typer.Option(
             help="none, run_to_run, launch_invariant, order_invariant or correctly_rounded."
         ),
     ] = "launch_invariant",
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
     watch: Annotated[
         bool, typer.Option(help="Count the calls that need no other way too (3 us each).")
     ] = False,

@@ -20,6 +20,8 @@ __all__ = [
     "Names",
     "Out",
     "OutputsOnly",
+    "Script",
+    "ScriptIsModule",
     "Seed",
     "Steps",
     "Target",
@@ -74,6 +76,13 @@ Out = Annotated[
     typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
+
+Script = Annotated[
+    list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+]
+ScriptIsModule = Annotated[
+    bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+]
 
 # Of a recording.
 Level = Annotated[str, typer.Option(help="step, module or op, coarsest first.")]
