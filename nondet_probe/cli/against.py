@@ -42,7 +42,8 @@ def record_against(
     code = _run(words, sys.stderr.fileno() if as_json else None)
     try:
         outcome = _outcome(out / OUTCOME_FILE)
-        told = told_of(compared(reference, open_trace(out), outcome))
+        # A reference that is still being written has grown meanwhile.
+        told = told_of(compared(open_trace(reference.directory), open_trace(out), outcome))
     except RecordError as error:
         typer.echo(f"nondet-probe: nothing could be compared: {error}", err=True)
         raise typer.Exit(code or exit_codes.USAGE) from None

@@ -168,13 +168,15 @@ def compared(reference: Trace, run: Trace, outcome: Outcome) -> TraceDifference:
 
 def sentence(found: TraceDifference) -> str:
     """Where a recording and its reference part, for an error. The report has more words."""
+    if not found.roots:
+        return f"{found.b} and {found.a} hold no two records that could be compared"
     where = "setup" if found.step == SETUP else f"step {found.step}"
     phase = f", {found.phase}" if found.phase not in (None, "setup") else ""
     line = f" ({found.file}:{found.line})" if found.file is not None else ""
     module = f" in {found.module}" if found.module else ""
     given = {True: ", given the same inputs,", False: ", given other inputs,", None: ""}
     what = f"{found.op}{module}{line}{given[found.inputs_equal]} is not what it was"
-    if found.roots and (found.roots[0].a is None or found.roots[0].b is None):
+    if found.roots[0].a is None or found.roots[0].b is None:
         what = f"only one of the two has {found.op}{module}{line}"
     return f"{found.b} differs from {found.a}: {where}{phase}: {what}"
 

@@ -177,13 +177,13 @@ class Sink:
         """`call` at the end of every step that is recorded."""
         self._ends.append(call)
 
-    def before_records_of_setup(self, call: Callable[[], None]) -> None:
-        """`call` before each record of the setup, in which no step begins."""
-        self._in_setup.append(call)
-
     def when_written(self, call: Callable[[int], None]) -> None:
         """`call` with the number of each recorded step once that is written; it may `stop`."""
         self._written = call
+
+    def before_records_of_setup(self, call: Callable[[], None]) -> None:
+        """`call` before each record of the setup, in which no step begins."""
+        self._in_setup.append(call)
 
     def at_turn(self, call: Callable[[bool], None]) -> None:
         """`call` with `active` whenever that changes from one step to the next."""
