@@ -122,7 +122,7 @@ def test_other_weights_stop_it_when_the_setup_is_over(folder: Path) -> None:
 
     reference(folder)
     found = against(folder, note, 4, 1)
-    assert (found.step, found.phase, found.kind) == (SETUP, "setup", "input")
+    assert (found.step, found.phase, found.kind) == (SETUP, "setup", "rng")
     assert reached == [0]
 
 
