@@ -118,7 +118,8 @@ def test_another_rate_is_told_by_name_as_json_and_as_a_page(record: Record) -> N
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
     assert (told["step"], told["phase"], told["a"], told["b"]) == (0, "optimizer", "plain", "run")
-    assert any("settings differ in this step: a learning rate" in one for one in told["warnings"])
+    warnings = told["warnings"]
+    assert any("settings differ in this step: a learning rate" in one for one in warnings), warnings
     assert "step 0 came" in done.stderr
     assert "step 0 is over" not in done.stderr
     assert told["report"] == "page.html"
