@@ -72,7 +72,9 @@ class Modules:
     def _own(self, name: str, beside: Path) -> Iterator[Path]:
         """The file of a module of this repository, and those of the packages that hold it."""
         parts = name.split(".")
-        for root in (beside, *self._roots):
+        # pytest puts the folder of each conftest.py on the path too.
+        above = [folder for folder in beside.parents if (folder / "conftest.py").is_file()]
+        for root in (beside, *above, *self._roots):
             for count in range(1, len(parts) + 1):
                 stem = root.joinpath(*parts[:count])
                 for path in (stem.with_suffix(".py"), stem / "__init__.py"):

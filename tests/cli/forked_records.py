@@ -24,11 +24,13 @@ import transformers
 IMPORTED = (sklearn.datasets, sklearn.neighbors, torch.utils.data, transformers.GPT2LMHeadModel)
 
 
-def become(executable: str, command: list[str]) -> None:
-    """What os.execv does with `python -m module arguments`, without a new interpreter."""
+def become(executable: str, command: list[str]) -> NoReturn:
+    """What os.execv does with `python -m module arguments`, without a new interpreter. It does not
+    come back either."""
     assert (executable, command[1]) == (sys.executable, "-m")
     sys.argv = command[2:]
     runpy.run_module(command[2], run_name="__main__", alter_sys=True)
+    raise SystemExit(0)
 
 
 def in_child(name: str, options: list[str], target: list[str]) -> NoReturn:
