@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from memory_trace import Memory
+
 from nondet_probe.bits import DIGEST_FORMAT
-from nondet_probe.records.trace import Site, TraceMeta, TraceRecord, Words
+from nondet_probe.records.trace import TraceMeta, TraceRecord
 
 
-class FakeWriter:
-    """records: all that was added, in order."""
+class FakeWriter(Memory):
+    """A trace in memory with a meta block of its own."""
 
     def __init__(self, level: str = "op") -> None:
-        self.meta = TraceMeta(level, True, None, "2026-01-01T00:00:00+00:00", {}, DIGEST_FORMAT)
-        self.records: list[TraceRecord] = []
-        self._sites: list[Site] = []
-
-    def site(self, site: Site) -> int:
-        self._sites.append(site)
-        return len(self._sites) - 1
-
-    def add(
-        self,
-        step: int,
-        site: int,
-        inputs: Words | None,
-        outputs: Words | None,
-        value: float | None = None,
-    ) -> int:
-        number = len(self.records)
-        self.records.append(TraceRecord(number, step, self._sites[site], inputs, outputs, value))
-        return number
-
-    def flush(self) -> None:
-        """Everything is there already."""
-
-    def update(self) -> None:
-        """So is the meta block."""
+        meta = TraceMeta(level, True, None, "2026-01-01T00:00:00+00:00", {}, DIGEST_FORMAT)
+        super().__init__(Path("nowhere"), meta)
 
     def named(self, kind: str) -> list[TraceRecord]:
-        return [record for record in self.records if record.site.kind == kind]
+        return self.of(kind=kind)

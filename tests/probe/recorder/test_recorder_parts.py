@@ -18,8 +18,10 @@ from nondet_probe.records.trace import SETUP, TraceRecord, Words
 
 def words(tensor: torch.Tensor) -> Words:
     text = digest(tensor).hex
-    first, second = (int(half, 16) for half in (text[:16], text[16:]))
-    return tuple(word - (1 << 64) * (word >> 63) for word in (first, second))  # type: ignore
+    first, second = (
+        int.from_bytes(bytes.fromhex(half), "big", signed=True) for half in (text[:16], text[16:])
+    )
+    return first, second
 
 
 def only(records: list[TraceRecord]) -> TraceRecord:
