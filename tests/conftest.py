@@ -1,4 +1,8 @@
-"""Tests on a GPU: the mark `gpu`, and what --require-gpu makes of one that is skipped.
+"""What holds for every test: it leaves the process as it was, and it may need a GPU.
+
+A test that leaves another thread count behind, or other global switches of determinism, fails: the
+next one would measure something else. Code of torch.compile is dropped after the test that made it,
+since a recording says of every step that such code may have run in it.
 
 A test with the mark is skipped, with the reason, where there is no GPU or no kernels for it. With
 --require-gpu that is a failure, for whatever reason it is skipped; only where a test asks for
@@ -7,7 +11,8 @@ several devices and there are fewer is it not, since one GPU is all that is requ
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -18,6 +23,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="a test on a GPU that is skipped is a failure",
     )
+
+
+def _switches() -> dict[str, object]:
+    torch = sys.modules["torch"]
+    return {
+        "thread count": torch.get_num_threads(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "default dtype": torch.get_default_dtype(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _leaves_the_process_as_it_was() -> Iterator[None]:
+    # Some tests are of what imports torch, and are not to find it imported.
+    before = _switches() if "torch" in sys.modules else None
+    yield
+    compiled = sys.modules.get("torch._dynamo.eval_frame")
+    if getattr(compiled, "cached_backends", None):
+        sys.modules["torch._dynamo"].reset()
+    if before is not None:
+        assert _switches() == before, "the test leaves other settings than it found"
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

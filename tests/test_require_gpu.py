@@ -39,6 +39,7 @@ def outcome(
     """How many tests of PLANTED passed, were skipped and failed (in their set-up or later), with a
     torch that sees so many devices; and what was said."""
     (folder / "torch.py").write_text(
+        "get_num_threads = are_deterministic_algorithms_enabled = get_default_dtype = int\n"
         f"class cuda:\n    is_available = lambda: {devices} > 0\n"
         f"    device_count = lambda: {devices}\n"
     )

@@ -26,12 +26,17 @@ sys.path.pop(0)
 VECTOR = 16
 
 
-@pytest.fixture
-def mode() -> Iterator[sweep.Compare]:
+@pytest.fixture(autouse=True)
+def _threads_and_draws_as_before() -> Iterator[None]:
     threads, state = torch.get_num_threads(), torch.get_rng_state()
-    yield sweep.Compare(time.monotonic() + 60)
+    yield
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def mode() -> sweep.Compare:
+    return sweep.Compare(time.monotonic() + 60)
 
 
 def odd(n: int = 40_003) -> Tensor:
