@@ -124,6 +124,13 @@ PYBIND11_MODULE(_C, m) {
             py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
                 found.text.data(), static_cast<Py_ssize_t>(found.text.size()), "replace")),
             found.unknown.empty() ? py::object(py::none()) : py::cast(found.unknown));
+      })
+      // threads: as above.
+      .def("surely_equal", [](const ndp::OperandReader& reader, const py::object& one,
+                              const py::object& other, int threads, int64_t alone) {
+        const ndp::Operands a = reader.read(one, true), b = reader.read(other, true);
+        const Released released(a.bytes);
+        return ndp::surely_equal(a, b, a.bytes < alone ? 1 : threads);
       });
   m.def("read_stream", [](uintptr_t data, int64_t bytes, int threads, const std::string& isa) {
     const Released released(bytes);

@@ -23,6 +23,7 @@ __all__ = [
     "host",
     "operand_digests",
     "read_stream",
+    "surely_equal",
     "threads_for",
     "ulp_distance",
 ]
@@ -157,6 +158,14 @@ def operand_digests(
     for the text alone. Some ten microseconds for a small call; threads are torch's own.
     """
     return _reader.digests(given, tensors, torch.get_num_threads(), _BYTES_ALONE)
+
+
+def surely_equal(one: object, other: object) -> bool:
+    """Whether two lists hold tensors only, alike in dtype, shape, strides and every bit.
+
+    False says nothing: they may be equal, and lie in memory in ways that this does not look at.
+    """
+    return _reader.surely_equal(one, other, torch.get_num_threads(), _BYTES_ALONE)
 
 
 def read_stream(tensor: Tensor, threads: int, isa: str = "") -> int:
