@@ -1,0 +1,190 @@
+#include "sketch.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "digest_math.hpp"
+#include "float_mode.hpp"
+#include "gather.hpp"
+#include "isa.hpp"
+#include "levels.hpp"
+#include "parallel.hpp"
+
+namespace ndp {
+
+static_assert(std::endian::native == std::endian::little, "elements are read as little-endian");
+
+#define NDP_DECLARE(level)                                                                      \
+  namespace level {                                                                             \
+  void sketch_blocks(Dtype, const SketchedBlock*, int, double*);                                \
+  }
+NDP_EACH_LEVEL(NDP_DECLARE)
+#undef NDP_DECLARE
+
+namespace {
+
+constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;  // of SplitMix64
+
+// By place in a block; and for a block with its own sign changed.
+struct Signs {
+  uint8_t of[2][kBuckets];
+};
+
+constexpr Signs make_signs() {
+  Signs signs{};
+  uint64_t state = kSketchSeed;
+  for (int i = 0; i < kBuckets; ++i) {
+    if (i % 64 == 0) state += kStep;
+    const bool negative = (mixed(state) >> i % 64 & 1) != 0;
+    signs.of[0][i] = negative ? 0x80 : 0;
+    signs.of[1][i] = negative ? 0 : 0x80;
+  }
+  return signs;
+}
+
+constexpr Signs kSigns = make_signs();
+
+using SketchBlocks = decltype(&portable::sketch_blocks);
+
+SketchBlocks level_of(const std::string& isa) {
+#define NDP_ENTRY(level) level::sketch_blocks,
+  static const SketchBlocks levels[] = {NDP_EACH_LEVEL(NDP_ENTRY)};
+#undef NDP_ENTRY
+  static const Isa preferred = choose_isa("");  // asked once a process: this runs every step
+  return levels[static_cast<int>(isa.empty() ? preferred : choose_isa(isa))];
+}
+
+// A tensor whose blocks begin at number `first` of all.
+struct Source {
+  Dtype dtype;
+  const unsigned char* data;
+  int64_t size;  // bytes of one element
+  int64_t elements;
+  Gather gather;
+  uint64_t seed;
+  int64_t first;
+
+  int64_t blocks() const { return (elements + kBuckets - 1) / kBuckets; }
+};
+
+// What a run needs room for, kept by each thread: its sum, and blocks that do not lie in order.
+struct Room {
+  alignas(64) double sum[kBuckets];
+  alignas(64) unsigned char gathered[kSketchGroup][kBuckets * sizeof(double)];
+};
+
+// The blocks of a run, handed to the kernel as they come.
+class Run {
+ public:
+  Run(SketchBlocks add, double* sum, Room& room) : add_(add), sum_(sum), room_(room) {
+    std::fill_n(sum_, kBuckets, 0.0);
+  }
+
+  void take(const Source& source, int64_t block) {
+    if (count_ == kSketchGroup || (count_ != 0 && dtype_ != source.dtype)) hand_over();
+    dtype_ = source.dtype;
+    const int64_t start = block * kBuckets;
+    const int64_t left = source.elements - start;
+    const int elements = static_cast<int>(left < kBuckets ? left : kBuckets);
+    const unsigned char* data = source.data + start * source.size;
+    if (!source.gather.contiguous()) {
+      source.gather.copy(start, elements, room_.gathered[count_]);
+      data = room_.gathered[count_];
+    }
+    const uint64_t drawn = mixed(source.seed + static_cast<uint64_t>(block + 1) * kStep);
+    blocks_[count_++] = {data, elements, static_cast<int>(drawn % kBuckets),
+                         kSigns.of[drawn >> 63]};
+  }
+
+  void hand_over() {
+    add_(dtype_, blocks_, count_, sum_);
+    count_ = 0;
+  }
+
+ private:
+  SketchBlocks add_;
+  double* sum_;
+  Room& room_;
+  SketchedBlock blocks_[kSketchGroup];
+  int count_ = 0;
+  Dtype dtype_{};
+};
+
+// Blocks [start, end) of all, into `sum`.
+void add_run(const std::vector<Source>& sources, int64_t start, int64_t end, SketchBlocks add,
+             double* sum, Room& room) {
+  const auto after = std::upper_bound(
+      sources.begin(), sources.end(), start,
+      [](int64_t block, const Source& source) { return block < source.first; });
+  auto source = after - 1;  // the last that begins here or before: not one without elements
+  Run run(add, sum, room);
+  for (int64_t block = start; block < end; ++block) {
+    while (block >= source->first + source->blocks()) ++source;
+    run.take(*source, block - source->first);
+  }
+  run.hand_over();
+}
+
+void add_to(double* buckets, const double* sum) {
+  for (int i = 0; i < kBuckets; ++i) buckets[i] += sum[i];
+}
+
+Room& own_room() {
+  static thread_local const std::unique_ptr<Room> room(new Room);
+  return *room;
+}
+
+}  // namespace
+
+void sketch(const std::vector<SketchedTensor>& tensors, int threads, const std::string& isa,
+            double* buckets) {
+  const SketchBlocks add = level_of(isa);
+  std::vector<Source> sources;
+  sources.reserve(tensors.size());
+  int64_t blocks = 0;
+  for (const SketchedTensor& tensor : tensors) {
+    const int64_t size = element_bytes(tensor.dtype);
+    int64_t elements = 1;
+    for (int64_t count : tensor.layout.shape) elements *= count;
+    sources.push_back({tensor.dtype, static_cast<const unsigned char*>(tensor.data), size, elements,
+                       Gather(tensor.data, tensor.layout, size), tensor.seed, blocks});
+    blocks += sources.back().blocks();
+  }
+  std::fill_n(buckets, kBuckets, 0.0);
+  const int64_t runs = (blocks + kRunBlocks - 1) / kRunBlocks;
+  const auto one = [&](int64_t run, double* sum, Room& room) {
+    add_run(sources, run * kRunBlocks, std::min(blocks, (run + 1) * kRunBlocks), add, sum, room);
+  };
+  const DefaultFloatMode mode;
+  if (threads > runs) threads = static_cast<int>(runs);
+  if (threads <= 1) {
+    Room& room = own_room();
+    for (int64_t run = 0; run < runs; ++run) {
+      one(run, room.sum, room);
+      add_to(buckets, room.sum);
+    }
+  } else {
+    // Some runs for each thread, then their sums in order: memory for as many sums only.
+    const int64_t wave = int64_t{8} * threads;
+    const std::unique_ptr<double[]> sums(new double[std::min(wave, runs) * kBuckets]);
+    for (int64_t from = 0; from < runs; from += wave) {
+      const int64_t count = std::min(wave, runs - from);
+      parallel_run(threads, [&](int worker) {
+        const DefaultFloatMode mode_of_worker;
+        Room& room = own_room();
+        const int64_t end = count * (worker + 1) / threads;
+        for (int64_t i = count * worker / threads; i < end; ++i)
+          one(from + i, sums.get() + i * kBuckets, room);
+      });
+      for (int64_t i = 0; i < count; ++i) add_to(buckets, sums.get() + i * kBuckets);
+    }
+  }
+  // NaN has one form here: which of two NaNs an addition keeps is the processor's choice.
+  for (int i = 0; i < kBuckets; ++i)
+    if (std::isnan(buckets[i])) buckets[i] = std::numeric_limits<double>::quiet_NaN();
+}
+
+}  // namespace ndp
