@@ -28,19 +28,19 @@ namespace {
 
 constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;  // of SplitMix64
 
-// By place in a block; and for a block with its own sign changed.
+// The signs of a block are a stretch of these, which begins at a byte of its own; and their
+// opposites, for a block with its own sign changed.
 struct Signs {
-  uint8_t of[2][kBuckets];
+  uint8_t of[2][kBuckets + kBuckets / 8];
 };
 
 constexpr Signs make_signs() {
   Signs signs{};
   uint64_t state = kSketchSeed;
-  for (int i = 0; i < kBuckets; ++i) {
-    if (i % 64 == 0) state += kStep;
-    const bool negative = (mixed(state) >> i % 64 & 1) != 0;
-    signs.of[0][i] = negative ? 0x80 : 0;
-    signs.of[1][i] = negative ? 0 : 0x80;
+  for (int i = 0; i < kBuckets + kBuckets / 8; ++i) {
+    if (i % 8 == 0) state += kStep;
+    signs.of[0][i] = static_cast<uint8_t>(mixed(state) >> i % 8 * 8);
+    signs.of[1][i] = static_cast<uint8_t>(~signs.of[0][i]);
   }
   return signs;
 }
@@ -96,7 +96,7 @@ class Run {
     }
     const uint64_t drawn = mixed(source.seed + static_cast<uint64_t>(block + 1) * kStep);
     blocks_[count_++] = {data, elements, static_cast<int>(drawn % kBuckets),
-                         kSigns.of[drawn >> 63]};
+                         kSigns.of[drawn >> 63] + drawn / kBuckets % kBuckets};
   }
 
   void hand_over() {

@@ -12,7 +12,7 @@ namespace ndp {
 
 constexpr int kBuckets = 4096;    // and elements of a block
 constexpr int kRunBlocks = 64;   // added left to right from zero; then the runs are
-constexpr int kSketchGroup = 4;  // whole blocks that go through the buckets together
+constexpr int kSketchGroup = 8;  // whole blocks that go through the buckets together
 constexpr uint64_t kSketchSeed = 0x312d6b732d70646eULL;  // "ndp-sk-1" as little-endian bytes
 
 // Of float64, float32, bfloat16 or float16. seed: of its name.
@@ -23,8 +23,9 @@ struct SketchedTensor {
   uint64_t seed;
 };
 
-// A block on its way into the buckets: `elements` of them at `data`, without gaps; for each place
-// in it 0x80 where the sign changes, else 0; and the bucket of the first.
+// A block on its way into the buckets: `elements` of them at `data`, without gaps; the bucket of the
+// first; and a bit for each bucket, in bytes from the lowest bit up: set where what comes there
+// changes its sign.
 struct SketchedBlock {
   const void* data;
   int elements;
