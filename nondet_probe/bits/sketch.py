@@ -107,7 +107,7 @@ def sketch_distance(a: Tensor, b: Tensor) -> float:
     """
     both = compare(a, b)
     # Equal buckets add no difference, also where both are NaN; the sum of squares knows of them.
-    if not math.isfinite(both.sum_squares):
+    if not math.isfinite(both.sum_squares + both.sum_squares_difference):
         return math.nan
     return math.sqrt(both.sum_squares_difference)
 

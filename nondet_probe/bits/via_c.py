@@ -168,9 +168,7 @@ def sketch(given: Sequence[tuple[int, Tensor, int]], threads: int, isa: str = ""
     buckets = torch.empty(4096, dtype=torch.float64, device="cpu")
     if not has_memory(buckets):
         raise TypeError("no sketch can be computed under a mode that makes tensors without data")
-    tensors = [
-        (code, one.data_ptr(), one.shape, one.stride(), seed) for code, one, seed in given
-    ]
+    tensors = [(code, one.data_ptr(), one.shape, one.stride(), seed) for code, one, seed in given]
     _C.sketch(tensors, threads, isa, buckets.data_ptr())
     return buckets
 
