@@ -202,7 +202,7 @@ def test_sketch_error_is_chebyshevs() -> None:
 
 def test_other_dtypes_are_refused_by_name() -> None:
     for dtype in (torch.int64, torch.bool, torch.complex64, torch.float8_e5m2):
-        with pytest.raises(TypeError, match="step: dtype .* is not sketched; those that are: fl"):
+        with pytest.raises(TypeError, match=r"step: dtype .* is not sketched; those that are: fl"):
             sketch({"w": normal(3), "step": torch.zeros(3, dtype=dtype)})
     assert len(SKETCHED) == 4
 
