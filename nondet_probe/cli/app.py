@@ -255,6 +255,10 @@ def record(
         str | None,
         typer.Option(help="Only modules and parameters whose path this regular expression finds."),
     ] = None,
+    sketch: Annotated[
+        bool,
+        typer.Option("--sketch", help="Also a sketch of all parameters a step, for drift."),
+    ] = False,
     module: Annotated[
         bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
     ] = False,
@@ -275,6 +279,7 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        sketch=sketch,
     )
 
 
@@ -362,6 +367,31 @@ def diff(
     from nondet_probe.cli.diff import diff as run
 
     run(a, b, html, replay, as_json)
+
+
+@app.command()
+def drift(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Traces of nondet-probe record --sketch; the others are compared with the first.",
+            metavar="RUN RUN...",
+            show_default=False,
+        ),
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How far apart recorded runs are, step by step, from sketches of their parameters.
+
+    Exit codes: 0 no distance, 1 a distance was seen, 2 they cannot be compared.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.drift import drift as run
+
+    run(runs, html, as_json)
 
 
 @app.command()

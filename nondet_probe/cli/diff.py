@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import typer
 
 from nondet_probe.cli import exit_codes
-from nondet_probe.cli.place import claim_directory, give_back, require_report_libraries
+from nondet_probe.cli.place import check_page, claim_directory, give_back
 from nondet_probe.cli.replay import replay, why_not
 from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
@@ -60,7 +60,7 @@ def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> Non
     cannot be compared.
     """
     if html is not None:
-        _check_page(html)
+        check_page(html)
     try:
         if _are_traces(a, b):
             told = _of_traces(a, b, again)
@@ -75,17 +75,6 @@ def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> Non
     data = told.data() if as_json else None
     show_findings(told.verdict, told.notes, told.tables, told.limits, html, data)
     raise typer.Exit(told.code)
-
-
-def _check_page(html: Path) -> None:
-    """Say so before comparing, not after it, when the page could not be written."""
-    require_report_libraries()
-    if html.exists() or html.is_symlink():
-        raise UsageError(f"--html {html}: exists; nothing is ever overwritten. Name another file.")
-    if not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}")
-    if not os.access(html.parent, os.W_OK):
-        raise UsageError(f"--html {html}: the folder {html.parent} cannot be written to")
 
 
 def _are_traces(a: Path, b: Path) -> bool:

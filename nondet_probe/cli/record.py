@@ -26,6 +26,7 @@ def record(
     outputs_only: bool,
     names: str | None,
     steps: str | None,
+    sketch: bool,
 ) -> NoReturn:
     """The command with its options as they were typed. UsageError before the script starts."""
     check_script(command, module=module)
@@ -42,4 +43,5 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=wanted,
+        sketch=sketch,
     )

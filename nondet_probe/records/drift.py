@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 __all__ = ["Drift", "DriftCurve"]
@@ -26,8 +27,9 @@ class DriftCurve:
     only_reference: int = 0
 
     @property
-    def equal(self) -> bool:
-        return self.first is None
+    def clean(self) -> bool:
+        """Whether no distance was seen, and every one is known."""
+        return self.first is None and all(map(math.isfinite, self.distances))
 
 
 @dataclass
@@ -47,5 +49,5 @@ class Drift:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def equal(self) -> bool:
-        return all(curve.equal for curve in self.curves)
+    def clean(self) -> bool:
+        return all(curve.clean for curve in self.curves)

@@ -16,6 +16,7 @@ from nondet_probe.probe.recorder.modules import Modules
 from nondet_probe.probe.recorder.ops import Ops
 from nondet_probe.probe.recorder.optimizers import Optimizers
 from nondet_probe.probe.recorder.sink import Part, Sink
+from nondet_probe.probe.recorder.sketches import Sketches
 from nondet_probe.probe.recorder.state import State
 from nondet_probe.probe.recorder.switches import Switches
 from nondet_probe.probe.recorder.threads import Threads
@@ -37,9 +38,11 @@ def parts_of(
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     inspection: Inspection | None = None,
+    *,
+    sketch: bool = False,
 ) -> Parts:
     """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
-    op call that is to be looked for.
+    op call that is to be looked for; sketch: whether the parameters are sketched.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -59,6 +62,8 @@ def parts_of(
         losses,
         optimizers,
     ]
+    if sketch:
+        every.append(Sketches(sink, state))
     if sink.records("op"):
         every.append(Ops(sink, names, inspection))
     return Parts(every, losses, optimizers)

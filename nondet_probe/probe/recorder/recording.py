@@ -51,6 +51,7 @@ class Recording:
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
         inspection: Inspection | None = None,
+        sketch: bool = False,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self.out = out
@@ -64,6 +65,7 @@ class Recording:
         self._command = list(command) if command is not None else None
         self._steps = steps
         self._inspection = inspection
+        self._sketch = sketch
         self._entered = False
         self._inside = False
         self._entered_parts = ExitStack()
@@ -86,7 +88,9 @@ class Recording:
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
-            self._parts = parts_of(self.sink, self._model, self._optimizer, self._inspection)
+            self._parts = parts_of(
+                self.sink, self._model, self._optimizer, self._inspection, sketch=self._sketch
+            )
             for part in self._parts.every:
                 parts.enter_context(part)
             self._entered_parts = parts.pop_all()
@@ -153,6 +157,7 @@ def record(
     schedule: Schedule | None = None,
     names: str | None = None,
     outputs_only: bool = False,
+    sketch: bool = False,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -168,7 +173,9 @@ def record(
     for anything else the trace says that its batches are not seen. schedule: of
     `torch.profiler.schedule`; steps that it does not record cost nothing. names: a regular
     expression; only modules and parameters whose path it finds something in are recorded.
-    outputs_only: at level op, do not digest the tensors that ops are given.
+    outputs_only: at level op, do not digest the tensors that ops are given. sketch: also keep a
+    sketch of all parameters a step, 32 KB each, from which `nondet-probe drift` tells the distance
+    between runs.
 
     Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
     that cannot be written any more (a full disk) ends the recording, not the training; leaving the
@@ -183,6 +190,7 @@ def record(
         schedule=schedule,
         names=names,
         outputs_only=outputs_only,
+        sketch=sketch,
     )
 
 

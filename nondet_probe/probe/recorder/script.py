@@ -43,6 +43,7 @@ def relaunch(
     outputs_only: bool,
     names: str | None,
     steps: tuple[int, int] | None,
+    sketch: bool,
 ) -> NoReturn:
     """Become `python target...`, recorded into the folder `out`, which exists and is empty.
 
@@ -56,6 +57,7 @@ def relaunch(
         "outputs_only": outputs_only,
         "names": names,
         "steps": steps,
+        "sketch": sketch,
     }
     command = [sys.executable, "-m", __name__, json.dumps(options), *target]
     sys.stdout.flush()
@@ -91,6 +93,7 @@ class _Run:
             schedule=self._control,
             command=["-m", *self._target] if given["module"] else self._target,
             steps=steps,
+            sketch=given["sketch"],
         )
         try:
             recording.__enter__()
