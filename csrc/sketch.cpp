@@ -1,6 +1,7 @@
 #include "sketch.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -26,6 +27,7 @@ NDP_EACH_LEVEL(NDP_DECLARE)
 
 namespace {
 
+constexpr int64_t kWave = 256;  // runs before their sums are added up: 8 MB of sums, 67M elements
 constexpr uint64_t kStep = 0x9e3779b97f4a7c15ULL;  // of SplitMix64
 
 // The signs of a block are a stretch of these, which begins at a byte of its own; and their
@@ -167,16 +169,15 @@ void sketch(const std::vector<SketchedTensor>& tensors, int threads, const std::
       add_to(buckets, room.sum);
     }
   } else {
-    // Some runs for each thread, then their sums in order: memory for as many sums only.
-    const int64_t wave = int64_t{8} * threads;
-    const std::unique_ptr<double[]> sums(new double[std::min(wave, runs) * kBuckets]);
-    for (int64_t from = 0; from < runs; from += wave) {
-      const int64_t count = std::min(wave, runs - from);
-      parallel_run(threads, [&](int worker) {
+    // The sums of a wave of runs, then these in order: there is memory for so many only.
+    const std::unique_ptr<double[]> sums(new double[std::min(kWave, runs) * kBuckets]);
+    for (int64_t from = 0; from < runs; from += kWave) {
+      const int64_t count = std::min(kWave, runs - from);
+      std::atomic<int64_t> next{0};
+      parallel_run(threads, [&](int) {
         const DefaultFloatMode mode_of_worker;
         Room& room = own_room();
-        const int64_t end = count * (worker + 1) / threads;
-        for (int64_t i = count * worker / threads; i < end; ++i)
+        for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
           one(from + i, sums.get() + i * kBuckets, room);
       });
       for (int64_t i = 0; i < count; ++i) add_to(buckets, sums.get() + i * kBuckets);

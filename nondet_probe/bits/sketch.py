@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Mapping
@@ -133,6 +134,7 @@ def _spelled(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
 
 
+@functools.lru_cache(maxsize=1 << 16)  # asked for the same names at every step
 def _seed(name: str) -> int:
     found = hashlib.blake2b(_spelled(name), digest_size=8).digest()
     return int.from_bytes(found, "little")
