@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.records.trace import Site, TraceMeta, TraceRecord, Words
 
 
 class FakeWriter:
-    """records: all that was added, in order."""
+    """records: all that was added, in order; sketches: (step, shapes by name)."""
 
     def __init__(self, level: str = "op") -> None:
         self.meta = TraceMeta(level, True, None, "2026-01-01T00:00:00+00:00", {}, DIGEST_FORMAT)
         self.records: list[TraceRecord] = []
+        self.sketches: list[tuple[int, dict[str, Sequence[int]]]] = []
         self._sites: list[Site] = []
 
     def site(self, site: Site) -> int:
@@ -29,6 +32,11 @@ class FakeWriter:
         number = len(self.records)
         self.records.append(TraceRecord(number, step, self._sites[site], inputs, outputs, value))
         return number
+
+    def sketch(
+        self, step: int, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes
+    ) -> None:
+        self.sketches.append((step, dict(shapes)))
 
     def flush(self) -> None:
         """Everything is there already."""
