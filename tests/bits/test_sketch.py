@@ -153,7 +153,8 @@ def test_one_ulp_in_one_of_ten_million() -> None:
         old = weights[index].item()
         weights[index] = torch.nextafter(weights[index], torch.tensor(1.0))
         ulp = abs(weights[index].item() - old)
-        assert sketch_distance(before, sketch({"w": weights})) == pytest.approx(ulp, rel=1e-4)
+        found = sketch_distance(before, sketch({"w": weights}))
+        assert abs(found - ulp) < 1e-4 * ulp
         weights[index] = old
     assert bits(sketch({"w": weights})) == bits(before)
 
@@ -190,8 +191,8 @@ def test_a_nan_has_one_form() -> None:
 
 
 def test_sketch_error_is_chebyshevs() -> None:
-    assert sketch_error(0.0) == pytest.approx(1 - math.sqrt(1 - math.sqrt(4 / 4096)))
-    assert sketch_error(0.95) == pytest.approx(0.0725, abs=1e-4)
+    assert sketch_error(0.0) == 1 - math.sqrt(1 - math.sqrt(4 / 4096))
+    assert f"{sketch_error(0.95):.4f}" == "0.0725"
     assert math.isinf(sketch_error(0.9999))
     with pytest.raises(ValueError, match=r"confidence=1\.0: at least 0 and below 1"):
         sketch_error(1.0)
