@@ -41,6 +41,9 @@ __all__ = [
     "is_pointwise",
     "last_sequence_number",
     "loader_methods",
+    "modes_on",
+    "pop_mode",
+    "push_mode",
     "transforms_are_on",
 ]
 
@@ -52,6 +55,12 @@ _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", None)
 _current_node = getattr(torch._C, "_current_autograd_node", None)
 _disable_modes = getattr(_python_dispatch, "_disable_current_modes", None)
 _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
+# Without them a mode that was entered stays on the stack of modes until it is left.
+modes_on: Callable[[], int] = _modes_on
+push_mode: Callable[[TorchDispatchMode], None] | None = getattr(
+    _python_dispatch, "_push_mode", None
+)
+pop_mode: Callable[[], TorchDispatchMode] | None = getattr(_python_dispatch, "_pop_mode", None)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 

@@ -14,6 +14,7 @@ from nondet_probe.probe.names import Names
 from nondet_probe.probe.operands import tensors_in
 from nondet_probe.probe.places import Place, Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
+from nondet_probe.probe.recorder.aside import StepAside
 from nondet_probe.probe.recorder.digester import Digester
 from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.pending import Pending
@@ -28,17 +29,23 @@ _WAITED = frozenset(("_c10d_functional.wait_tensor.default", "c10d_functional.wa
 
 
 class Ops:
-    """The part of a recording that sees ops: a dispatch mode, on while the part is entered.
+    """The part of a recording that sees ops: a dispatch mode, on while the part is entered and in
+    the steps that are recorded.
 
     inspection: of the call that it is to look for, if any.
     """
 
     def __init__(self, sink: Sink, names: Names, inspection: Inspection | None = None) -> None:
+        self._sink = sink
         self._mode = _Mode(sink, Places(names=names), inspection)
+        self._stack: StepAside | None = None
+        sink.at_turn(self._follow)
 
     def __enter__(self) -> Ops:
         self._mode.places.start()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._stack = StepAside(self._mode)
+        self._stack.follow(self._sink.active)
         return self
 
     def __exit__(
@@ -47,7 +54,13 @@ class Ops:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._follow(True)
+        self._stack = None
         self._mode.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+
+    def _follow(self, active: bool) -> None:
+        if self._stack is not None:
+            self._stack.follow(active)
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
