@@ -12,6 +12,7 @@ import typer
 
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.drift_command import drift
 from nondet_probe.cli.options import (
     SIDE_HELP,
     IsModule,
@@ -19,7 +20,10 @@ from nondet_probe.cli.options import (
     K,
     Memory,
     Out,
+    Page,
+    Replay,
     Seed,
+    Sketch,
     Target,
     Targets,
     Threads,
@@ -219,10 +223,7 @@ def record(
         str | None,
         typer.Option(help="Only modules and parameters whose path this regular expression finds."),
     ] = None,
-    sketch: Annotated[
-        bool,
-        typer.Option("--sketch", help="Also a sketch of all parameters a step, for drift."),
-    ] = False,
+    sketch: Sketch = False,
     module: Annotated[
         bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
     ] = False,
@@ -310,17 +311,8 @@ def bench(
 def diff(
     a: Annotated[Path, typer.Argument(help=SIDE_HELP, metavar="A", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Run A's command again up to the first root, execute its op again, try fixes, and "
-            "keep its tensors below runs/.",
-        ),
-    ] = False,
+    html: Page = None,
+    replay: Replay = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -333,29 +325,7 @@ def diff(
     run(a, b, html, replay, as_json)
 
 
-@app.command()
-def drift(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Traces of nondet-probe record --sketch; the others are compared with the first.",
-            metavar="RUN RUN...",
-            show_default=False,
-        ),
-    ],
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """How far apart recorded runs are, step by step, from sketches of their parameters.
-
-    Exit codes: 0 no distance, 1 a distance was seen, 2 they cannot be compared.
-    """
-    # Only here: it imports torch.
-    from nondet_probe.cli.drift import drift as run
-
-    run(runs, html, as_json)
+app.command()(drift)
 
 
 @app.command()

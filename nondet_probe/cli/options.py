@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and long ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ __all__ = [
     "K",
     "Memory",
     "Out",
+    "Page",
+    "Replay",
     "Seed",
+    "Sketch",
     "Target",
     "Targets",
     "Threads",
@@ -67,3 +70,18 @@ Out = Annotated[
     typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
+Page = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write a page to look at; an existing file is kept."),
+]
+Replay = Annotated[
+    bool,
+    typer.Option(
+        "--replay",
+        help="Run A's command again up to the first root, execute its op again, try fixes, and "
+        "keep its tensors below runs/.",
+    ),
+]
+Sketch = Annotated[
+    bool, typer.Option("--sketch", help="Also a sketch of all parameters a step, for drift.")
+]
