@@ -31,6 +31,7 @@ def writer(directory: Path) -> TraceWriter:
 def write(directory: Path, *, flush_every: int = 1, order: int = 1) -> Path:
     """Steps 0 to 3, of which 2 has none; from step 3 on a further tensor."""
     written = writer(directory)
+    written.flush()  # of the setup there is no sketch
     for step in range(4):
         written.add(step, written.site(SITE), None, (step, 0))
         shapes = dict([*SHAPES.items()][::order])

@@ -83,6 +83,18 @@ def test_parameters_of_no_model_and_none_twice(tmp_path: Path) -> None:
         assert [*found.layout(0)] == names
 
 
+def test_a_parameter_of_two_models_counts_once(tmp_path: Path) -> None:
+    one, other = nn.Linear(3, 3), nn.Bilinear(3, 3, 3)
+    other.bias = one.bias
+    optimizer = torch.optim.SGD([*one.parameters(), other.weight], lr=0.1)
+    with ndp.record(tmp_path / "run", level="step", sketch=True):
+        x = one(torch.ones(2, 3))
+        other(x, x).sum().backward()
+        optimizer.step()
+    with open_sketches(tmp_path / "run") as found:
+        assert [*found.layout(0)] == ["Bilinear.weight", "Linear.bias", "Linear.weight"]
+
+
 def test_what_cannot_be_sketched_is_not_covered(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     model.odd = nn.Parameter(torch.zeros(3, dtype=torch.complex64))
