@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import typer
 
 from nondet_probe.cli import exit_codes
-from nondet_probe.cli.place import check_page, claim_directory, give_back
+from nondet_probe.cli.place import claim_directory, give_back, require_report_libraries
 from nondet_probe.cli.replay import replay, why_not
 from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
@@ -38,10 +38,10 @@ from nondet_probe.report.states import (
 )
 from nondet_probe.report.tables import Table
 
-__all__ = ["diff"]
+__all__ = ["Told", "check_page", "diff", "show", "told_of"]
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """What is said of a comparison, and the exit code; page and data are made when asked for."""
 
     verdict: str
@@ -70,11 +70,27 @@ def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> Non
             told = _of_states(a, b)
     except RecordError as error:
         raise UsageError(str(error)) from error
+    show(told, html, as_json)
+    raise typer.Exit(told.code)
+
+
+def show(told: Told, html: Path | None, as_json: bool) -> None:
+    """Print it, and write the page where one is asked for."""
     if html is not None:
         write_page(told.page(), html)
     data = told.data() if as_json else None
     show_findings(told.verdict, told.notes, told.tables, told.limits, html, data)
-    raise typer.Exit(told.code)
+
+
+def check_page(html: Path) -> None:
+    """Say so before comparing, not after it, when the page could not be written."""
+    require_report_libraries()
+    if html.exists() or html.is_symlink():
+        raise UsageError(f"--html {html}: exists; nothing is ever overwritten. Name another file.")
+    if not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}")
+    if not os.access(html.parent, os.W_OK):
+        raise UsageError(f"--html {html}: the folder {html.parent} cannot be written to")
 
 
 def _are_traces(a: Path, b: Path) -> bool:
@@ -97,16 +113,21 @@ def _are_traces(a: Path, b: Path) -> bool:
     return a.is_dir()
 
 
-def _of_traces(a: Path, b: Path, again: bool) -> _Told:
+def _of_traces(a: Path, b: Path, again: bool) -> Told:
     with Waiting("comparing"):
         found = _first_of_ranks(a, b)
     if again and not found.equal:
         found.cause = _replayed(found)
     if os.path.samefile(a, b):
         found.warnings.append("both are the same folder")
+    return told_of(found)
+
+
+def told_of(found: TraceDifference) -> Told:
+    """What is said of two traces."""
     compared = found.compared or unaligned(found)
     code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
-    return _Told(
+    return Told(
         difference_verdict(found),
         notes(found),
         summary(found),
@@ -157,11 +178,11 @@ def _listed(ranks: list[int]) -> str:
     return listing([str(rank) for rank in ranks]) or "none"
 
 
-def _of_states(a: Path, b: Path) -> _Told:
+def _of_states(a: Path, b: Path) -> Told:
     with Waiting("comparing") as bar:
         found = diff_states(a, b, bar)
     code = exit_codes.FOUND if found.differences else exit_codes.USAGE
-    return _Told(
+    return Told(
         states_verdict(found),
         [],
         states_summary(found),

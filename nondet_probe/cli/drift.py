@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from nondet_probe.cli import exit_codes
-from nondet_probe.cli.place import check_page
+from nondet_probe.cli.diff import check_page
 from nondet_probe.cli.show import show_findings
 from nondet_probe.cli.waiting import Waiting
 from nondet_probe.errors import RecordError, UsageError

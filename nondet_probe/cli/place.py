@@ -18,7 +18,6 @@ from nondet_probe.errors import UsageError
 
 __all__ = [
     "MAX_THREADS",
-    "check_page",
     "claim_directory",
     "give_back",
     "interrupts_wait",
@@ -121,14 +120,3 @@ def require_report_libraries() -> None:
         raise UsageError(
             f"report.html needs {' and '.join(missing)}: pip install 'nondet-probe[report]'"
         )
-
-
-def check_page(html: Path) -> None:
-    """Say so before comparing, not after it, when the page could not be written."""
-    require_report_libraries()
-    if html.exists() or html.is_symlink():
-        raise UsageError(f"--html {html}: exists; nothing is ever overwritten. Name another file.")
-    if not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}")
-    if not os.access(html.parent, os.W_OK):
-        raise UsageError(f"--html {html}: the folder {html.parent} cannot be written to")
