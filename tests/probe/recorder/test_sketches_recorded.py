@@ -51,6 +51,17 @@ def test_each_step_has_the_sketch_of_what_it_left(tmp_path: Path) -> None:
         assert sketch_distance(left[0], left[2]) > 0
 
 
+def test_beside_a_comparison_with_an_earlier_trace(tmp_path: Path) -> None:
+    for name, against in (("a", None), ("b", tmp_path / "a")):
+        torch.manual_seed(0)
+        made = build("convolutional", "sgd")
+        with ndp.record(tmp_path / name, level="step", model=made[0], sketch=True, against=against):
+            train(made, 2)
+    with open_sketches(tmp_path / "a") as a, open_sketches(tmp_path / "b") as b:
+        assert a.steps == b.steps == [0, 1]
+        assert a.buckets(1).tobytes() == b.buckets(1).tobytes()
+
+
 def test_without_being_asked_there_is_none(tmp_path: Path) -> None:
     model, optimizer = build("convolutional", "sgd")
     with ndp.record(tmp_path / "run", level="step", model=model):
