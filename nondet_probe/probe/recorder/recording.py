@@ -6,6 +6,7 @@ import datetime
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -182,7 +183,9 @@ class Recording:
 
     def _compared(self) -> TraceDifference:
         assert self._against is not None, "asked before"
-        return compared(self._against, open_trace(self.out, self.meta.rank), self.outcome)
+        # The file may not say yet from which generators was drawn.
+        run = replace(open_trace(self.out, self.meta.rank), meta=self.meta)
+        return compared(self._against, run, self.outcome)
 
     def _error(self) -> DifferenceError:
         assert self.difference is not None, "asked before"

@@ -53,7 +53,7 @@ def test_draws_that_nothing_came_of_do_not_make_a_difference(
     told = [text for text in found.warnings if "generator" in text]
     assert told[0].startswith("the generator numpy was in other states")
     assert told[1] == (
-        "the generator python was in other states all along and were drawn from; nothing that "
+        "the generator python was in other states all along and drawn from; nothing that "
         "was recorded came of it"
     )
 

@@ -97,20 +97,11 @@ def test_an_equal_run_goes_to_its_end_and_its_bits_are_its_own(level: str, folde
     assert not (folder / "b" / KEPT).exists()
 
 
-@pytest.mark.parametrize(
-    ("level", "phase", "name"),
-    [
-        ("step", "state", "Sequential.0.weight"),
-        ("module", "state", "Sequential.0.weight"),
-        ("op", "optimizer", "aten.add_.Tensor"),
-    ],
-)
-def test_another_rate_stops_it_when_its_step_is_over(
-    level: str, phase: str, name: str, folder: Path
-) -> None:
+@pytest.mark.parametrize("level", ["step", "module", "op"])
+def test_another_rate_stops_it_when_its_step_is_over(level: str, folder: Path) -> None:
     reference(folder, level=level)
     found = against(folder, other_rate, level=level)
-    assert (found.step, found.phase, found.op) == (1, phase, name)
+    assert (found.step, found.phase, found.op) == (1, "optimizer", "optimizer 0, group 0: lr")
     run = open_trace(folder / "b")
     assert run.meta.status == "stopped"
     assert int(run.arrays.step.max()) == 1
@@ -118,7 +109,6 @@ def test_another_rate_stops_it_when_its_step_is_over(
     assert {"Sequential.0.weight", "Sequential.0.bias"} <= {
         r.site.name for r in run.records(1) if r.site.phase == "state"
     }
-    assert any("settings differ" in text for text in found.warnings) == (level == "op")
     assert not found.not_aligned_a
     assert any(text.startswith("run b ends in step 1: ") for text in found.warnings)
 
@@ -132,7 +122,7 @@ def test_other_weights_stop_it_when_the_setup_is_over(folder: Path) -> None:
 
     reference(folder)
     found = against(folder, note, 4, 1)
-    assert (found.step, found.phase, found.kind) == (SETUP, "setup", "input")
+    assert (found.step, found.phase, found.kind) == (SETUP, "setup", "rng")
     assert reached == [0]
 
 
@@ -290,7 +280,8 @@ def test_calls_that_only_one_has_are_counted_and_stop_nothing(
     assert not found.equal
     assert found.kind == "order"
     only = found.not_aligned_b if mine == "121" else found.not_aligned_a
-    assert sum(only.values()) == 8
+    # The op that draws has a record of its generator too.
+    assert sum(only.values()) == 12
     assert open_trace(folder / "b").meta.status == "complete"
 
 
@@ -300,7 +291,7 @@ def test_a_generator_that_nobody_draws_from_may_be_in_another_state(folder: Path
         reference(folder)
         random.seed(2)
         found = equal(folder)
-    assert any("the generators python were in other states" in text for text in found.warnings)
+    assert any("the generator python was in other states" in text for text in found.warnings)
 
 
 def test_one_that_is_drawn_from_may_where_nothing_comes_of_it(folder: Path) -> None:
