@@ -9,6 +9,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "arguments.hpp"
@@ -29,6 +30,7 @@
 #include "rows.hpp"
 #include "scatter.hpp"
 #include "segment_sum.hpp"
+#include "sketch.hpp"
 #include "softmax.hpp"
 #include "stream.hpp"
 #include "slices.hpp"
@@ -141,6 +143,19 @@ PYBIND11_MODULE(_C, m) {
     const Released released(elements);
     ndp::ulp_distance(static_cast<ndp::Dtype>(dtype), at(a), at(b), elements,
                       at<int64_t>(distances), isa);
+  });
+
+  // (dtype, data, shape, strides in elements, seed) of every tensor; buckets: 4,096 doubles.
+  using Sketched =
+      std::tuple<int, uintptr_t, std::vector<int64_t>, std::vector<int64_t>, uint64_t>;
+  m.def("sketch", [](const std::vector<Sketched>& given, int threads, const std::string& isa,
+                     uintptr_t buckets) {
+    std::vector<ndp::SketchedTensor> tensors;
+    tensors.reserve(given.size());
+    for (const auto& [dtype, data, shape, strides, seed] : given)
+      tensors.push_back({static_cast<ndp::Dtype>(dtype), at(data), {shape, strides}, seed});
+    const py::gil_scoped_release released;
+    ndp::sketch(tensors, threads, isa, at<double>(buckets));
   });
 
   // nondet_probe.ops: kinds holds (types, types of a list's elements) for each argument.

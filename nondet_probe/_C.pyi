@@ -33,6 +33,13 @@ class OperandReader:
     def surely_equal(self, one: object, other: object, threads: int, alone: int, /) -> bool: ...
 
 def read_stream(data: int, bytes: int, threads: int, isa: str, /) -> int: ...
+def sketch(
+    given: Sequence[tuple[int, int, Sequence[int], Sequence[int], int]],
+    threads: int,
+    isa: str,
+    buckets: int,
+    /,
+) -> None: ...
 def ulp_distance(
     dtype: int, a: int, b: int, elements: int, distances: int, isa: str, /
 ) -> None: ...

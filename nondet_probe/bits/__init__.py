@@ -10,9 +10,11 @@ from nondet_probe.bits.compare import (
 )
 from nondet_probe.bits.digest import DIGEST_FORMAT, Digest, digest
 from nondet_probe.bits.flip import BitChange, flip_bit, step_ulp
+from nondet_probe.bits.sketch import SKETCH_FORMAT, sketch, sketch_distance, sketch_norm
 
 __all__ = [
     "DIGEST_FORMAT",
+    "SKETCH_FORMAT",
     "ULP_MAX",
     "BitChange",
     "Comparison",
@@ -22,6 +24,9 @@ __all__ = [
     "count_different",
     "digest",
     "flip_bit",
+    "sketch",
+    "sketch_distance",
+    "sketch_norm",
     "step_ulp",
     "ulp_distance",
 ]

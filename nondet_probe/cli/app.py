@@ -9,6 +9,7 @@ import typer
 
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.drift_command import drift
 from nondet_probe.cli.options import (
     Against,
     AgainstJson,
@@ -29,6 +30,7 @@ from nondet_probe.cli.options import (
     ScriptIsModule,
     Seed,
     Side,
+    Sketch,
     Steps,
     Target,
     Targets,
@@ -218,6 +220,7 @@ def record(
     outputs_only: OutputsOnly = False,
     steps: Steps = None,
     names: Names = None,
+    sketch: Sketch = False,
     module: ScriptIsModule = False,
     against: Against = None,
     html: AgainstPage = None,
@@ -243,6 +246,7 @@ def record(
         against=against,
         html=html,
         as_json=as_json,
+        sketch=sketch,
     )
 
 
@@ -336,6 +340,9 @@ def bisect(
     from nondet_probe.cli.bisect import bisect as run
 
     run(command, module=module, env_b=env_b or [], html=html, as_json=as_json)
+
+
+app.command()(drift)
 
 
 @app.command()

@@ -27,6 +27,7 @@ __all__ = [
     "ScriptIsModule",
     "Seed",
     "Side",
+    "Sketch",
     "Steps",
     "Target",
     "Targets",
@@ -117,6 +118,9 @@ OutputsOnly = Annotated[
     bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
 ]
 Steps = Annotated[str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")]
+Sketch = Annotated[
+    bool, typer.Option("--sketch", help="Also a sketch of all parameters a step, for drift.")
+]
 Names = Annotated[
     str | None,
     typer.Option(help="Only modules and parameters whose path this regular expression finds."),

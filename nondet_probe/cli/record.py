@@ -33,6 +33,7 @@ def record(
     against: Path | None,
     html: Path | None,
     as_json: bool,
+    sketch: bool,
 ) -> NoReturn:
     """The command with its options as they were typed. UsageError before the script starts."""
     check_script(command, module=module)
@@ -54,6 +55,7 @@ def record(
         "outputs_only": outputs_only,
         "names": names,
         "steps": wanted,
+        "sketch": sketch,
     }
     if reference is None:
         relaunch(command, directory, **options)

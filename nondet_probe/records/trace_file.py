@@ -12,6 +12,7 @@ __all__ = [
     "LIVE",
     "NO_INPUTS",
     "NO_OUTPUTS",
+    "SKETCH_TABLES",
     "TABLES",
     "VERSION",
     "database_name",
@@ -39,6 +40,17 @@ TABLES = {
 }
 """Name -> the statement that makes it, word for word as the database keeps it. A reader takes a
 file with exactly these tables and nothing else: no view, trigger, or expression of a stranger."""
+
+SKETCH_TABLES = {
+    "sketches": (
+        "CREATE TABLE sketches(step INTEGER PRIMARY KEY, format TEXT NOT NULL,"
+        " layout INTEGER NOT NULL, buckets BLOB NOT NULL)"
+    ),
+    "sketched": (
+        "CREATE TABLE sketched(layout INTEGER NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL)"
+    ),
+}
+"""Beside TABLES in a trace with sketches: both, or neither."""
 
 NO_INPUTS, NO_OUTPUTS = 1, 2
 """Bits that say which digests of a record are missing."""

@@ -16,6 +16,7 @@ from nondet_probe.probe.recorder.modules import Modules
 from nondet_probe.probe.recorder.ops import Ops
 from nondet_probe.probe.recorder.optimizers import Optimizers
 from nondet_probe.probe.recorder.sink import Part, Sink
+from nondet_probe.probe.recorder.sketches import Sketches
 from nondet_probe.probe.recorder.state import State
 from nondet_probe.probe.recorder.switches import Switches
 from nondet_probe.probe.recorder.threads import Threads
@@ -38,9 +39,11 @@ def parts_of(
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     inspection: Inspector | None = None,
+    *,
+    sketch: bool = False,
 ) -> Parts:
     """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is
-    told of every op call.
+    told of every op call; sketch: whether the parameters are sketched.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -60,6 +63,8 @@ def parts_of(
         losses,
         optimizers,
     ]
+    if sketch:
+        every.append(Sketches(sink, state))
     if sink.records("op"):
         every.append(Ops(sink, names, inspection))
     return Parts(every, generators, losses, optimizers)

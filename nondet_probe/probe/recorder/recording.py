@@ -69,6 +69,7 @@ class Recording:
         inspection: Inspector | None = None,
         against: Trace | None = None,
         stopping: Callable[[], None] | None = None,
+        sketch: bool = False,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self.out = out
@@ -84,6 +85,7 @@ class Recording:
         self._inspection = inspection
         self._against = against
         self._stopping = stopping
+        self._sketch = sketch
         self._live: Live | None = None
         self._entered = False
         self._inside = False
@@ -108,7 +110,11 @@ class Recording:
                     "torch.utils.data.DataLoader"
                 )
             self._parts = parts_of(
-                self.sink, self._model, self._optimizer, self._live or self._inspection
+                self.sink,
+                self._model,
+                self._optimizer,
+                self._live or self._inspection,
+                sketch=self._sketch,
             )
             for part in self._parts.every:
                 parts.enter_context(part)
@@ -213,6 +219,7 @@ def record(
     names: str | None = None,
     outputs_only: bool = False,
     against: str | Path | None = None,
+    sketch: bool = False,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -231,6 +238,8 @@ def record(
     outputs_only: at level op, do not digest the tensors that ops are given. against: the folder of
     a trace, recorded at the same level, that this one is compared with as it is made: at the first
     difference DifferenceError is raised, and what there is to know of it is its `difference`.
+    sketch: also keep a sketch of all parameters a step, 32 KB each, from which `nondet-probe drift`
+    tells the distance between runs.
 
     Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
     that cannot be written any more (a full disk) ends the recording, not the training; leaving the
@@ -253,6 +262,7 @@ def record(
         names=names,
         outputs_only=outputs_only,
         against=reference,
+        sketch=sketch,
     )
 
 

@@ -59,12 +59,13 @@ def words_of(
     names: str | None,
     steps: tuple[int, int] | None,
     against: Path | None = None,
+    sketch: bool = False,
 ) -> list[str]:
     """The command that is `python target...`, recorded.
 
     target: a script, or with `module` a module's name, and its arguments. against: a trace; at the
     first difference from it the script is stopped, with exit code 0, and how it went is in
-    OUTCOME_FILE.
+    OUTCOME_FILE. sketch: as of `record`.
     """
     options = {
         "out": str(out.absolute()),
@@ -74,6 +75,7 @@ def words_of(
         "names": names,
         "steps": steps,
         "against": str(against.absolute()) if against is not None else None,
+        "sketch": sketch,
     }
     return [sys.executable, "-m", __name__, json.dumps(options), *target]
 
@@ -116,6 +118,7 @@ class _Run:
                 steps=steps,
                 against=against,
                 stopping=_stop,
+                sketch=given["sketch"],
             )
             recording.__enter__()
         except NondetProbeError as error:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -49,6 +49,9 @@ class Writer(Protocol):
         outputs: Words | None,
         value: float | None = None,
     ) -> int: ...
+    def sketch(
+        self, step: int, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes
+    ) -> None: ...
     def flush(self) -> None: ...
     def update(self) -> None: ...
 
@@ -148,6 +151,11 @@ class Sink:
             self._writer.add(self.step, number, inputs, outputs, value)
         else:
             self._pending.append((self.step, number, inputs, outputs, value))
+
+    def sketch(self, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes) -> None:
+        """The sketch of the step that runs, as `TraceWriter.sketch` takes it."""
+        if self.sees():
+            self._writer.sketch(self.step, form, shapes, buckets)
 
     def not_covered(self, reason: str, times: int = 1) -> None:
         """Something could not be seen."""
