@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
+from nondet_probe.env.torch_private import StepAside, TorchDispatchMode, hidden_from_modes
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.operands import tensors_in
 from nondet_probe.probe.places import Place, Places
@@ -28,17 +28,23 @@ _WAITED = frozenset(("_c10d_functional.wait_tensor.default", "c10d_functional.wa
 
 
 class Ops:
-    """The part of a recording that sees ops: a dispatch mode, on while the part is entered.
+    """The part of a recording that sees ops: a dispatch mode, on while the part is entered and in
+    the steps that are recorded.
 
     inspection: of the call that it is to look for, if any.
     """
 
     def __init__(self, sink: Sink, names: Names, inspection: Inspection | None = None) -> None:
+        self._sink = sink
         self._mode = _Mode(sink, Places(names=names), inspection)
+        self._stack: StepAside | None = None
+        sink.at_turn(self._follow)
 
     def __enter__(self) -> Ops:
         self._mode.places.start()
         self._mode.__enter__()  # type: ignore[no-untyped-call]
+        self._stack = StepAside(self._mode)
+        self._stack.follow(self._sink.active)
         return self
 
     def __exit__(
@@ -47,7 +53,13 @@ class Ops:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._follow(True)
+        self._stack = None
         self._mode.__exit__(kind, error, traceback)  # type: ignore[no-untyped-call]
+
+    def _follow(self, active: bool) -> None:
+        if self._stack is not None:
+            self._stack.follow(active)
 
 
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__

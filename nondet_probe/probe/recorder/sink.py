@@ -78,6 +78,7 @@ class Sink:
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
         self._ends: list[Callable[[], None]] = []
+        self._turns: list[Callable[[bool], None]] = []
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
@@ -166,6 +167,10 @@ class Sink:
         """`call` at the end of every step that is recorded."""
         self._ends.append(call)
 
+    def at_turn(self, call: Callable[[bool], None]) -> None:
+        """`call` with `active` whenever that changes from one step to the next."""
+        self._turns.append(call)
+
     def begin_step_if_setup(self) -> None:
         """The first batch is drawn, or the first forward or backward begins: the setup is over."""
         if self.step == SETUP and self.owns_thread() and not self._switched_off:
@@ -200,7 +205,11 @@ class Sink:
         self.step = step
         if self._switched_off:
             return
+        before = self.active
         self.active = self._schedule is None or self._schedule(step) in _RECORDED
+        if self.active is not before:
+            for turn in self._turns:
+                turn(self.active)
         self._began = time.perf_counter()
         if self.active:
             self._called(self._starts)

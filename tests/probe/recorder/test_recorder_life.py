@@ -15,6 +15,7 @@ from memory_trace import Memory, Recorded
 from torch import nn
 from torch.nn.modules import module as hooks
 from torch.optim import optimizer as optimizer_hooks
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from trained import build, ending, train
 
 import nondet_probe as ndp
@@ -195,6 +196,62 @@ def test_the_schedule_says_which_steps(recorded: Recorded) -> None:
     assert {record.step for record in everything.records} == {SETUP, 0, 1, 2, 3, 4}
     # What a step begins with is in it even where the step before was left out.
     assert [one[2:] for one in found.of(step=2)] == [one[2:] for one in everything.of(step=2)]
+
+
+class _Counting(TorchDispatchMode):
+    """A mode of the program's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_steps_left_out_run_without_a_mode_of_ours(recorded: Recorded) -> None:
+    """Also where the program has modes of its own, below and above: they leave as they came."""
+    made = build("transformer", "adam")
+    below, above = _Counting(), _Counting()
+    modes: list[list[Any]] = []
+
+    def run(rec: Any) -> None:
+        def step() -> None:
+            train(made, 1)
+            modes.append(_get_current_dispatch_mode_stack())
+
+        for _ in range(3):
+            step()  # after it: steps 1, 2 and 3 have begun
+        with above:
+            for _ in range(3):
+                step()
+        step()
+
+    def schedule(step: int) -> Any:
+        of = torch.profiler.ProfilerAction
+        return of.RECORD if step in (2, 4, 6) else of.NONE
+
+    with below:
+        found = recorded(run, level="op", schedule=schedule)
+        assert _get_current_dispatch_mode_stack() == [below]
+    shape = [
+        [{id(below): "below", id(above): "above"}.get(id(mode), "ours") for mode in stack]
+        for stack in modes
+    ]
+    assert shape == [
+        ["below"],
+        ["below", "ours"],
+        ["below"],
+        ["below", "ours", "above"],
+        ["below", "above"],
+        ["below", "ours", "above"],
+        ["below"],
+    ]
+    ops = {step: len(found.of(step=step, kind="op")) for step in range(8)}
+    assert ops[2] == ops[4] == ops[6] > 0
+    assert sum(ops.values()) == 3 * ops[2]
+    assert _get_current_dispatch_mode_stack() == []
 
 
 def test_names_choose_modules_and_parameters(recorded: Recorded) -> None:
