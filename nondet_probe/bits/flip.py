@@ -15,6 +15,7 @@ from nondet_probe.errors import UsageError
 
 __all__ = ["BitChange", "flip_bit", "step_ulp"]
 
+
 @dataclass(frozen=True)
 class BitChange:
     """One changed element. index is flat (row-major), in elements.

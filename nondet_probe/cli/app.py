@@ -255,6 +255,10 @@ def record(
         str | None,
         typer.Option(help="Only modules and parameters whose path this regular expression finds."),
     ] = None,
+    inject: Annotated[
+        Path | None,
+        typer.Option(help="A fault file: the one bit that is changed meanwhile.", metavar="FAULT"),
+    ] = None,
     module: Annotated[
         bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
     ] = False,
@@ -275,6 +279,7 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        inject=inject,
     )
 
 

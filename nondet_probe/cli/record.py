@@ -13,6 +13,7 @@ from nondet_probe.probe.recorder.control import parse_steps
 from nondet_probe.probe.recorder.costs import expected_sentence
 from nondet_probe.probe.recorder.recording import check_choices
 from nondet_probe.probe.recorder.script import relaunch
+from nondet_probe.records.fault import load_fault
 
 __all__ = ["record"]
 
@@ -26,11 +27,13 @@ def record(
     outputs_only: bool,
     names: str | None,
     steps: str | None,
+    inject: Path | None,
 ) -> NoReturn:
     """The command with its options as they were typed. UsageError before the script starts."""
     check_script(command, module=module)
     check_choices(level=level, names=names)
     wanted = parse_steps(steps) if steps is not None else None
+    fault = load_fault(inject) if inject is not None else None
     directory = claim_directory(out, "record", Path(command[0]).stem)
     sentence = expected_sentence(level, not outputs_only)
     typer.echo(f"nondet-probe: {sentence}; the trace is {directory}", err=True)
@@ -42,4 +45,5 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=wanted,
+        inject=fault,
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nondet_probe.errors import RecordError
 
 __all__ = [
     "APPLICATION_ID",
     "FORMAT",
+    "LATER_FIELDS",
     "LIVE",
     "NO_INPUTS",
     "NO_OUTPUTS",
@@ -39,6 +41,10 @@ TABLES = {
 }
 """Name -> the statement that makes it, word for word as the database keeps it. A reader takes a
 file with exactly these tables and nothing else: no view, trigger, or expression of a stranger."""
+
+LATER_FIELDS: dict[str, Any] = {"injected": None}
+"""Of `TraceMeta`, fields that a trace of this version may lack -> what it means that one is not
+there; a trace in which it would say just that has none."""
 
 NO_INPUTS, NO_OUTPUTS = 1, 2
 """Bits that say which digests of a record are missing."""

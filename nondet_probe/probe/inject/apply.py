@@ -55,15 +55,16 @@ def apply(
     """Change the element now, whatever the fault's step and moment.
 
     model, optimizer, batch: as far as the site needs them; tensors in a batch are called by their
-    place in it, "0" or "mask". No op is seen doing it, and autograd does not notice. Raises
-    UsageError where there is no such tensor, element or bit; then nothing was changed.
+    place in it, "0" or "mask", as those of the first loader are. No mode sees an op doing it, and
+    autograd does not notice. Raises UsageError where there is no such tensor, element or bit; then
+    nothing was changed.
     """
     if fault.site in ("input", "output"):
         raise UsageError(
             f"site {fault.site!r} is there while a module runs: use inject(), which waits for it"
         )
     if fault.site == "batch":
-        return apply_among(fault, inside(batch, ""))
+        return apply_among(fault, inside(batch, "loader 0", ""))
     optimizers = [] if optimizer is None else [optimizer]
     return apply_among(fault, candidates_of(fault.site, Names(model), optimizers))
 
@@ -92,9 +93,7 @@ def apply_among(fault: Fault, candidates: Sequence[Candidate]) -> Applied:
             raise UsageError(f"{target.name}: {error}") from error
 
 
-def _change(
-    fault: Fault, tensor: Tensor, index: int, direction: int, name: str
-) -> BitChange:
+def _change(fault: Fault, tensor: Tensor, index: int, direction: int, name: str) -> BitChange:
     if fault.bit is not None:
         return flip_bit(tensor, index, fault.bit, name)
     zero = fault.change == "paper_stem" and not tensor.flatten()[index]

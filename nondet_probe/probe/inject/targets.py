@@ -59,8 +59,8 @@ def parameters(
             inner, full = names.within("", own)[1], names.within(base, own)[1]
             found.setdefault(id(tensor), Candidate(full, (inner,), tensor))
     for number, optimizer in enumerate(optimizers):
-        for tensor, _, name in parameters_of(number, optimizer, names):
-            found.setdefault(id(tensor), Candidate(name, (), tensor))
+        for given, _, name in parameters_of(number, optimizer, names):
+            found.setdefault(id(given), Candidate(name, (), given))
     return [one for one in found.values() if site in (None, _site_of(one.name))]
 
 
@@ -106,8 +106,8 @@ def generators() -> list[Candidate]:
 
 
 def inside(given: Any, *names: str) -> list[Candidate]:
-    """The tensors in nested lists, tuples and dicts. names: of the whole; a tensor in it is
-    "name: 0" or "name: mask", and `name` alone means all of them."""
+    """The tensors in nested lists, tuples and dicts. names: of the whole, the first one to be
+    shown; a tensor in it is "name: 0" or "name: mask", and `name` alone means all of them."""
     return [
         Candidate(_within(names[0], place), (*names, *(_within(one, place) for one in names)), one)
         for place, one in _tensors(given, "")
@@ -142,10 +142,10 @@ def choose(fault: Fault, candidates: Sequence[Candidate]) -> tuple[Candidate, in
     there = [(one, one.tensor) for one in found if one.tensor is not None]
     if not there:
         raise NotThereError(f"{found[0].name} has no {fault.site} at that moment")
-    # Not in the order of their registration, which may change with the program.
-    there.sort(key=lambda one: one[0].name)
     if fault.change == "paper_stem" and fault.name is None:
         there = _stem(there)
+    # Not in the order of their registration, which may change with the program.
+    there.sort(key=lambda one: one[0].name)
     if fault.seed is None or fault.change == "paper_stem":
         if len(there) > 1:
             raise UsageError(
@@ -184,7 +184,7 @@ def _site_of(parameter: str) -> str:
 
 
 def _known(candidates: Sequence[Candidate]) -> list[str]:
-    return [one.others[0] if one.others else one.name for one in candidates]
+    return [one.others[-1] if one.others else one.name for one in candidates]
 
 
 def _stem(

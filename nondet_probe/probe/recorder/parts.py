@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
+from nondet_probe.probe.inject.injector import Injector
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.generators import Generators
 from nondet_probe.probe.recorder.inspection import Inspection
@@ -37,9 +38,10 @@ def parts_of(
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     inspection: Inspection | None = None,
+    injector: Injector | None = None,
 ) -> Parts:
     """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
-    op call that is to be looked for.
+    op call that is to be looked for; injector: comes first, so that all others find its change.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -61,4 +63,6 @@ def parts_of(
     ]
     if sink.records("op"):
         every.append(Ops(sink, names, inspection))
+    if injector is not None:
+        every.insert(0, injector)
     return Parts(every, losses, optimizers)

@@ -18,10 +18,12 @@ from torch.utils.data import DataLoader
 from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
+from nondet_probe.probe.inject.injector import Injector
 from nondet_probe.probe.recorder.costs import expected_cost
 from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Schedule, Sink
+from nondet_probe.records.fault import Fault, Injection
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
 from nondet_probe.records.trace_writer import TraceWriter
 
@@ -51,6 +53,7 @@ class Recording:
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
         inspection: Inspection | None = None,
+        inject: Fault | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self.out = out
@@ -64,6 +67,8 @@ class Recording:
         self._command = list(command) if command is not None else None
         self._steps = steps
         self._inspection = inspection
+        self._fault = inject
+        self._injector: Injector | None = None
         self._entered = False
         self._inside = False
         self._entered_parts = ExitStack()
@@ -86,7 +91,12 @@ class Recording:
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
-            self._parts = parts_of(self.sink, self._model, self._optimizer, self._inspection)
+            if self._fault is not None:
+                given = self._model, self._optimizer
+                self._injector = Injector(self.sink, self._fault, *given)
+            self._parts = parts_of(
+                self.sink, self._model, self._optimizer, self._inspection, self._injector
+            )
             for part in self._parts.every:
                 parts.enter_context(part)
             self._entered_parts = parts.pop_all()
@@ -107,9 +117,22 @@ class Recording:
         else:
             self.meta.status = "failed"
             self.meta.failure = f"{kind.__name__}: {error}".removesuffix(": ")
+        missed = self.missed()
+        if missed is not None and self.meta.status == "complete":
+            self.meta.status, self.meta.failure = "failed", missed
         self._entered_parts.close()
         if kind is None and self.sink.failure is not None:
             raise self.sink.failure
+        if kind is None and missed is not None:
+            raise UsageError(missed)
+
+    def missed(self) -> str | None:
+        """Why the fault that was asked for was not injected, None where it was or none was."""
+        return None if self._injector is None else self._injector.missed()
+
+    def refused(self, error: BaseException) -> bool:
+        """Whether the program was ended by this error because the fault cannot be injected."""
+        return self._injector is not None and error is self._injector.refusal
 
     def step(self, loss: Any = None) -> None:
         """The step that runs is over. For training without an optimizer of `torch.optim`: what such
@@ -140,6 +163,7 @@ class Recording:
             rank=rank,
             world=world,
             cost=TraceCost(expected_cost(self._level, self._inputs)),
+            injected=None if self._fault is None else Injection(self._fault),
         )
 
 
@@ -153,6 +177,7 @@ def record(
     schedule: Schedule | None = None,
     names: str | None = None,
     outputs_only: bool = False,
+    inject: Fault | None = None,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -168,9 +193,11 @@ def record(
     for anything else the trace says that its batches are not seen. schedule: of
     `torch.profiler.schedule`; steps that it does not record cost nothing. names: a regular
     expression; only modules and parameters whose path it finds something in are recorded.
-    outputs_only: at level op, do not digest the tensors that ops are given.
+    outputs_only: at level op, do not digest the tensors that ops are given. inject: a fault that is
+    injected meanwhile, as `nondet_probe.inject` does.
 
-    Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
+    Raises UsageError for arguments that cannot be, for a folder that is there already, and where
+    the fault could not be injected. A trace
     that cannot be written any more (a full disk) ends the recording, not the training; leaving the
     block then raises RecordError.
     """
@@ -183,6 +210,7 @@ def record(
         schedule=schedule,
         names=names,
         outputs_only=outputs_only,
+        inject=inject,
     )
 
 

@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,12 +27,15 @@ from nondet_probe.env.awaited import when_imported
 if TYPE_CHECKING:
     from nondet_probe.probe.recorder.control import Control
     from nondet_probe.probe.recorder.recording import Recording
+    from nondet_probe.records.fault import Fault
 
 __all__ = ["relaunch"]
 
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
 _RUNPY = "<frozen runpy>"
+# The exit code of what cannot be done as it was asked for.
+_NOT_INJECTED = 2
 
 
 def relaunch(
@@ -43,11 +47,13 @@ def relaunch(
     outputs_only: bool,
     names: str | None,
     steps: tuple[int, int] | None,
+    inject: Fault | None = None,
 ) -> NoReturn:
     """Become `python target...`, recorded into the folder `out`, which exists and is empty.
 
     target: a script, or with `module` a module's name, and its arguments. Output, exit code and
     signals are the script's own; one line on stderr tells the real cost in the end.
+    inject: a fault; where it cannot be injected the script is ended, or else the exit code is 2.
     """
     options = {
         "out": str(out.absolute()),
@@ -56,6 +62,7 @@ def relaunch(
         "outputs_only": outputs_only,
         "names": names,
         "steps": steps,
+        "inject": asdict(inject) if inject is not None else None,
     }
     command = [sys.executable, "-m", __name__, json.dumps(options), *target]
     sys.stdout.flush()
@@ -64,7 +71,8 @@ def relaunch(
 
 
 class _Run:
-    """One script and its recording, which begins with torch and ends with the script."""
+    """One script and its recording, which begins with torch and ends with the script. left: the
+    exit code, where it is not the script's own."""
 
     def __init__(self, options: dict[str, Any], target: list[str]) -> None:
         self._options = options
@@ -73,11 +81,13 @@ class _Run:
         self._recording: Recording | None = None
         self._control: Control | None = None
         self._ended = False
+        self.left: int | None = None
 
     def begin(self) -> None:
         from nondet_probe.errors import NondetProbeError
         from nondet_probe.probe.recorder.control import Control
         from nondet_probe.probe.recorder.recording import Recording
+        from nondet_probe.records.fault import Fault
 
         given = self._options
         out = Path(given["out"])
@@ -91,6 +101,7 @@ class _Run:
             schedule=self._control,
             command=["-m", *self._target] if given["module"] else self._target,
             steps=steps,
+            inject=Fault(**given["inject"]) if given["inject"] is not None else None,
         )
         try:
             recording.__enter__()
@@ -114,6 +125,10 @@ class _Run:
         except Exception as trouble:
             _tell(f"the recording could not be finished: {type(trouble).__name__}: {trouble}")
 
+    def is_refusal(self, error: BaseException | None) -> bool:
+        """Whether the script was ended by this because the fault cannot be injected."""
+        return error is not None and self._recording is not None and self._recording.refused(error)
+
     def _close(self, error: BaseException | None, code: int) -> None:
         without_torch = self._recording is None
         if without_torch:
@@ -135,6 +150,12 @@ class _Run:
             sink.caveat(sentence)
         meta.exit_code = code
         kind = None if error is None else type(error)
+        missed = recording.missed()
+        if missed is not None:
+            _tell(missed)
+            if code == 0 or self.is_refusal(error):
+                self.left = meta.exit_code = _NOT_INJECTED
+                kind = SystemExit  # beside which nothing is raised
         recording.__exit__(kind, error, None)
         _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
 
@@ -186,7 +207,7 @@ def _main() -> None:
 
     def leave_at_once(status: int) -> NoReturn:
         run.end(None, status & 0xFF)
-        leave(status)
+        leave(status if run.left is None else run.left)
 
     os._exit = leave_at_once
     when_imported("torch", run.begin)
@@ -195,13 +216,16 @@ def _main() -> None:
         env_script.run_script(target, module=options["module"])
     except BaseException as error:
         ended = error
-        _hide_our_frames(error)
-        # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
-        raise
+        if not run.is_refusal(error):
+            _hide_our_frames(error)
+            # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
+            raise
     finally:
         os._exit = leave
         run.end(ended, _exit_code(ended))
         del ended
+        if run.left is not None:
+            sys.exit(run.left)
 
 
 if __name__ == "__main__":
