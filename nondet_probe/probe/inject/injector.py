@@ -71,6 +71,8 @@ class Injector:
         # Of how many models the module that is meant was looked for, and its path.
         self._meant: tuple[int, str | None] | None = None
         self._waits: UsageError | None = None
+        # Whether anything happened in the fault's step: it begins where the one before it ends.
+        self._went_on = False
         sink.at_every_step(self._begins)
         sink.at_batch(self._drawn)
 
@@ -105,7 +107,7 @@ class Injector:
 
     def missed(self) -> str | None:
         """At the run's end: why nothing was changed, None where it was."""
-        if self.applied is not None:
+        if self.applied is not None and (self._went_on or self._sink.step > self.fault.step):
             return None
         if self.refusal is not None:
             return str(self.refusal)
@@ -160,6 +162,7 @@ class Injector:
         return self._sink.step == self.fault.step and self._is_open()
 
     def _moment(self, when: str) -> None:
+        self._went_on |= self._sink.step == self.fault.step and when != "before data"
         waits_for_more = self.fault.site in ("input", "output", "batch")
         if when != self.fault.when or waits_for_more:
             return
@@ -233,7 +236,8 @@ class Injector:
         if torch.compiler.is_compiling() or not self._is_ours():
             return None
         self._learn(optimizer)
-        if not self._is_due():
+        # With a closure the first step may begin only within this call.
+        if self.fault.when != "before optimizer" or not self._is_open():
             return None
         told = with_closure_told(args, kwargs, lambda: self._moment("before optimizer"))
         if told is None:
