@@ -9,6 +9,7 @@ import typer
 
 from nondet_probe.cli.place import claim_directory
 from nondet_probe.env.script import check_script
+from nondet_probe.probe.inject.rehearse import check_fault
 from nondet_probe.probe.recorder.control import parse_steps
 from nondet_probe.probe.recorder.costs import expected_sentence
 from nondet_probe.probe.recorder.recording import check_choices
@@ -33,7 +34,10 @@ def record(
     check_script(command, module=module)
     check_choices(level=level, names=names)
     wanted = parse_steps(steps) if steps is not None else None
-    fault = load_fault(inject) if inject is not None else None
+    fault = None
+    if inject is not None:
+        fault = load_fault(inject)
+        check_fault(fault)
     directory = claim_directory(out, "record", Path(command[0]).stem)
     sentence = expected_sentence(level, not outputs_only)
     typer.echo(f"nondet-probe: {sentence}; the trace is {directory}", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from nondet_probe.bits import DIGEST_FORMAT, BitChange
 from nondet_probe.errors import UsageError
 from nondet_probe.probe.inject.injector import Injector
+from nondet_probe.probe.inject.rehearse import check_fault
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Sink
 from nondet_probe.records.fault import Fault
@@ -28,6 +30,7 @@ class Injecting:
         self._sink = Sink(_Nowhere(), schedule=_never)
         self._injector = Injector(self._sink, fault, model, optimizer)
         self._parts = parts_of(self._sink, model, optimizer, injector=self._injector)
+        self._check = partial(check_fault, fault, model, optimizer)
         self._entered: ExitStack | None = None
 
     @property
@@ -38,6 +41,7 @@ class Injecting:
     def __enter__(self) -> Injecting:
         if self._entered is not None:
             raise UsageError("this injection was entered before: call inject() again")
+        self._check()
         with ExitStack() as parts:
             parts.callback(self._sink.close)
             for part in self._parts.every:

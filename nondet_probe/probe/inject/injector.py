@@ -46,8 +46,8 @@ class Injector:
     applied: the change, once it was made. refusal: the UsageError that was raised in the program
     where it could not be made.
 
-    model, optimizer: as for `record`. With a model, all that can be known of it is checked where
-    this is entered; else where the fault's step begins, and at step 0 as models show up.
+    model, optimizer: as for `record`. Without a model, what cannot be is told where the fault's
+    step begins, and in the first two steps as models show up; with one, `check_fault` told it.
     """
 
     def __init__(
@@ -77,9 +77,6 @@ class Injector:
         sink.at_batch(self._drawn)
 
     def __enter__(self) -> Injector:
-        if self._given or self.fault.site == "rng":
-            with contextlib.suppress(NotThereError):
-                rehearse(self.fault, self._names, self._known_optimizers())
         with ExitStack() as hooks:
             hooks.callback(register_module_forward_pre_hook(self._before_module).remove)
             if self.fault.when == "after forward":
@@ -124,7 +121,7 @@ class Injector:
         elif self._sink.step > self.fault.step:
             self._refuse(self._waits or self._never())
         elif self._is_due():
-            if self._sink.step > 0:
+            if self._all_are_known():
                 self._waits = self._refused_already()
             self._moment("before data")
 
@@ -153,6 +150,11 @@ class Injector:
             hint = ": only batches of a torch.utils.data.DataLoader are seen, so take site 'input'"
         return UsageError(f"that step had no moment {self.fault.when!r}{hint}")
 
+    def _all_are_known(self) -> bool:
+        """Whether all models have been called: with several optimizers, each of which steps another
+        one, the first one's step ends step 0, so that some are called in step 1 first."""
+        return self._given or self.fault.step > 1
+
     def _is_open(self) -> bool:
         """Whether nothing has come of it yet, in the process that it is for."""
         undecided = self.applied is None and self.refusal is None
@@ -177,7 +179,7 @@ class Injector:
             self._waits = error
         except UnknownNameError as error:
             # Another loader, or at the beginning another model, may have what is meant.
-            if self.fault.site != "batch" and (self.fault.step > 0 or self._given):
+            if self.fault.site != "batch" and self._all_are_known():
                 self._refuse(error)
             self._waits = error
         except UsageError as error:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
+from torch import nn
 from torch.optim import Optimizer
 
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.inject.apply import candidates_of
-from nondet_probe.probe.inject.targets import choose, matching, parameters
+from nondet_probe.probe.inject.targets import NotThereError, choose, matching, parameters
 from nondet_probe.probe.names import Names, joined
 from nondet_probe.records.fault import Fault
 
-__all__ = ["called", "meant", "rehearse"]
+__all__ = ["called", "check_fault", "meant", "rehearse"]
 
 
 def rehearse(fault: Fault, names: Names, optimizers: Sequence[Optimizer]) -> None:
@@ -25,6 +27,15 @@ def rehearse(fault: Fault, names: Names, optimizers: Sequence[Optimizer]) -> Non
         choose(fault, parameters(names, optimizers))
     elif fault.site != "batch":
         choose(fault, candidates_of(fault.site, names, optimizers))
+
+
+def check_fault(
+    fault: Fault, model: nn.Module | None = None, optimizer: Optimizer | None = None
+) -> None:
+    """Before the training: raise what is known to be wrong with a fault for it."""
+    if model is not None or fault.site == "rng":
+        with contextlib.suppress(NotThereError):
+            rehearse(fault, Names(model), [] if optimizer is None else [optimizer])
 
 
 def meant(fault: Fault, names: Names) -> str:

@@ -19,6 +19,7 @@ from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.inject.injector import Injector
+from nondet_probe.probe.inject.rehearse import check_fault
 from nondet_probe.probe.recorder.costs import expected_cost
 from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.parts import parts_of
@@ -79,6 +80,8 @@ class Recording:
                 "this recording was entered before, and a trace is written once: call record() "
                 "again, with another folder"
             )
+        if self._fault is not None:
+            check_fault(self._fault, self._model, self._optimizer)
         writer = TraceWriter(self.out, self._meta())
         self._entered = True
         self.meta = writer.meta

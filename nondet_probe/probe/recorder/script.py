@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nondet_probe.probe.recorder.recording import Recording
     from nondet_probe.records.fault import Fault
 
-__all__ = ["relaunch"]
+__all__ = ["relaunch", "words_of"]
 
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
@@ -38,7 +38,19 @@ _RUNPY = "<frozen runpy>"
 _NOT_INJECTED = 2
 
 
-def relaunch(
+def relaunch(target: Sequence[str], out: Path, **options: Any) -> NoReturn:
+    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+
+    options: as of `words_of`. Output, exit code and signals are the script's own; one line on
+    stderr tells the real cost in the end.
+    """
+    words = words_of(target, out, **options)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, words)
+
+
+def words_of(
     target: Sequence[str],
     out: Path,
     *,
@@ -48,12 +60,11 @@ def relaunch(
     names: str | None,
     steps: tuple[int, int] | None,
     inject: Fault | None = None,
-) -> NoReturn:
-    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+) -> list[str]:
+    """The command that is `python target...`, recorded.
 
-    target: a script, or with `module` a module's name, and its arguments. Output, exit code and
-    signals are the script's own; one line on stderr tells the real cost in the end.
-    inject: a fault; where it cannot be injected the script is ended, or else the exit code is 2.
+    target: a script, or with `module` a module's name, and its arguments. inject: a fault; where it
+    cannot be injected the script is ended, and an exit code of 0 becomes 2.
     """
     options = {
         "out": str(out.absolute()),
@@ -64,10 +75,7 @@ def relaunch(
         "steps": steps,
         "inject": asdict(inject) if inject is not None else None,
     }
-    command = [sys.executable, "-m", __name__, json.dumps(options), *target]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, command)
+    return [sys.executable, "-m", __name__, json.dumps(options), *target]
 
 
 class _Run:
