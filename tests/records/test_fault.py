@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,14 @@ def test_an_injection_is_told_in_one_sentence() -> None:
         "a fault was injected at step 3, before forward: bit 4 of weight a.weight[7], float32, "
         "0x00000000 -> 0x00000010"
     )
+
+
+def test_the_example_of_the_documentation_is_a_fault(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "inject.md").read_text("utf-8")
+    (example,) = re.findall(r"^```json\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "fault.json").write_text(example)
+    assert load_fault(tmp_path / "fault.json") == Fault(
+        "gradient", "conv1.weight", 17, bit=0, step=100
+    )
+    for site, when in SITES.items():
+        assert re.search(rf"^\| `{site}` \|.*\| `{when}`", page, re.MULTILINE), site

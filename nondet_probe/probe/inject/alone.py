@@ -35,8 +35,7 @@ class Injecting:
 
     @property
     def change(self) -> BitChange | None:
-        applied = self._injector.applied
-        return None if applied is None else applied.change
+        return self._injector.change
 
     def __enter__(self) -> Injecting:
         if self._entered is not None:

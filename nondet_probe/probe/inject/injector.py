@@ -22,6 +22,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from nondet_probe.bits.flip import BitChange
 from nondet_probe.env.torch_private import call_keywords
 from nondet_probe.errors import UnknownNameError, UsageError
 from nondet_probe.probe.inject.apply import Applied, apply_among, candidates_of
@@ -43,7 +44,7 @@ class Injector:
     """Steps are those of the sink, recorded or not. It comes before the parts that record, so that
     they find what was changed. Only what the program's thread does counts.
 
-    applied: the change, once it was made. refusal: the UsageError that was raised in the program
+    change: what was changed, once it was. refusal: the UsageError that was raised in the program
     where it could not be made.
 
     model, optimizer: as for `record`. Without a model, what cannot be is told where the fault's
@@ -58,7 +59,7 @@ class Injector:
         optimizer: Optimizer | None = None,
     ) -> None:
         self.fault = fault
-        self.applied: Applied | None = None
+        self.change: BitChange | None = None
         self.refusal: UsageError | None = None
         self._sink = sink
         self._given = model is not None
@@ -68,6 +69,7 @@ class Injector:
             self._learn(optimizer)
         self._process = os.getpid()
         self._hooks = ExitStack()
+        self._borrowed: Applied | None = None
         # Of how many models the module that is meant was looked for, and its path.
         self._meant: tuple[int, str | None] | None = None
         self._waits: UsageError | None = None
@@ -104,7 +106,7 @@ class Injector:
 
     def missed(self) -> str | None:
         """At the run's end: why nothing was changed, None where it was."""
-        if self.applied is not None and (self._went_on or self._sink.step > self.fault.step):
+        if self.change is not None and (self._went_on or self._sink.step > self.fault.step):
             return None
         if self.refusal is not None:
             return str(self.refusal)
@@ -157,7 +159,7 @@ class Injector:
 
     def _is_open(self) -> bool:
         """Whether nothing has come of it yet, in the process that it is for."""
-        undecided = self.applied is None and self.refusal is None
+        undecided = self.change is None and self.refusal is None
         return undecided and os.getpid() == self._process
 
     def _is_due(self) -> bool:
@@ -185,7 +187,9 @@ class Injector:
         except UsageError as error:
             self._refuse(error)
         else:
-            self.applied = applied
+            self.change = applied.change
+            if self.fault.site in _BORROWED:
+                self._borrowed = applied
             self._sink.injected(Injection(self.fault, applied.change))
 
     def _refuse(self, why: UsageError) -> NoReturn:
@@ -193,10 +197,11 @@ class Injector:
         raise self.refusal from why
 
     def _return(self) -> None:
-        if self.applied is not None and self.fault.site in _BORROWED:
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is not None:
             # What the program has overwritten since is its own again.
             with contextlib.suppress(UsageError):
-                self.applied.undo()
+                borrowed.undo()
 
     def _drawn(self, loader: str, batch: Any) -> None:
         self._moment("after data")

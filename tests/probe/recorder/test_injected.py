@@ -338,6 +338,18 @@ def test_a_batch_is_changed_for_its_step_and_not_in_the_data_set(workers: int) -
     assert [a == b for a, b in zip(plain, found, strict=True)] == [True, True, False, False]
 
 
+def test_what_the_program_writes_into_a_batch_after_its_step_stays() -> None:
+    model, optimizer = small()
+    data = torch.ones(2, 3)
+    with ndp.inject(Fault("input", "0", 4, bit=31), model=model) as injecting:
+        fit(model, optimizer, [(data,)])
+        assert data.flatten()[4] == 1.0
+        data.flatten()[4] = -1.0  # the bits that the fault gave it
+        fit(model, optimizer, [(data,)])
+    assert injecting.change is not None
+    assert data.flatten()[4] == -1.0
+
+
 def test_the_batches_of_another_loader_are_left_alone() -> None:
     data = torch.ones(4, 3)
     model, optimizer = small()
