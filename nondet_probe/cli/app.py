@@ -12,21 +12,24 @@ import typer
 
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.options import (
+    SIDE_HELP,
+    IsModule,
+    Json,
+    K,
+    Memory,
+    Out,
+    Seed,
+    Target,
+    Targets,
+    Threads,
+)
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
     from nondet_probe.cli.subject import Subject
 
 __all__ = ["app", "main"]
-
-_TARGET_HELP = (
-    "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
-    "path/to/file.py:function, where the function takes a seed and returns a Workload."
-)
-_SIDE_HELP = (
-    "A trace (the folder that nondet-probe record wrote), or a file of state: .safetensors, or "
-    ".pt, .pth, .bin of torch.save with tensors and plain values only."
-)
 
 app = typer.Typer(
     name="nondet-probe",
@@ -39,45 +42,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-Target = Annotated[str, typer.Argument(help=_TARGET_HELP, metavar="TARGET", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Seed given to the workload and to every random stream.")]
-Targets = Annotated[
-    list[str],
-    typer.Argument(
-        help=_TARGET_HELP + " Or a training script, unchanged, with its arguments after --.",
-        metavar="TARGET | -- SCRIPT [ARGS]...",
-        show_default=False,
-    ),
-]
-IsModule = Annotated[
-    bool, typer.Option("-m", help="Run a module as the script: -m -- package.module [ARGS].")
-]
-K = Annotated[
-    int | None,
-    typer.Option(
-        "--k",
-        help="Executions of each op, the original included; default: 2, and 20 of what is suspect.",
-        show_default=False,
-    ),
-]
-Memory = Annotated[
-    int | None,
-    typer.Option(
-        help="MiB that executing one op again may take; beyond it a call is not covered. "
-        "Default: 4096.",
-        show_default=False,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
 
 
 def _version(show: bool) -> None:
@@ -344,7 +308,7 @@ def bench(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help=_SIDE_HELP, metavar="A", show_default=False)],
+    a: Annotated[Path, typer.Argument(help=SIDE_HELP, metavar="A", show_default=False)],
     b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
     html: Annotated[
         Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")

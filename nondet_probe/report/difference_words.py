@@ -24,6 +24,10 @@ __all__ = [
     "unaligned",
 ]
 
+_ALIKE = 1.05
+"""Two times whose ratio is less than this, or more than its inverse, are called the same: that of
+an op was measured with a few executions."""
+
 
 def difference_verdict(difference: TraceDifference) -> str:
     """What a reader of nothing else needs: equal or not; if not, what comes first, how much follows
@@ -259,7 +263,9 @@ def _fixes(cause: Cause) -> list[str]:
     if best.ratio is not None and best.ratio > 0:
         speed = (
             f", {ratio(1 / best.ratio)} faster here"
-            if best.ratio < 1
+            if best.ratio < 1 / _ALIKE
+            else ", in the same time"
+            if best.ratio < _ALIKE
             else f", {ratio(best.ratio)} the op's time here"
         )
     return [

@@ -10,6 +10,7 @@ from nondet_probe.probe.differ import diff_traces
 from nondet_probe.probe.differ.traces import COLLISION, MAX_ROOTS
 from nondet_probe.records.difference import Change, TraceDifference
 from nondet_probe.records.trace import SETUP, Site
+from nondet_probe.records.trace_reader import Trace
 
 RNG = Site("data", "rng", "torch cpu")
 BATCH = Site("data", "batch", "loader 0")
@@ -412,3 +413,38 @@ def test_nothing_is_not_equal_to_nothing() -> None:
 def test_a_digest_that_one_side_lacks_is_a_difference() -> None:
     a = [(0, LOSS, None, 0)]
     assert differ(a, [(0, LOSS, None, None)]).kind == "op"
+
+
+PYTHON = Site("data", "rng", "python")
+
+
+def drawing(states: tuple[int, int], then: list[Made], name: str) -> Trace:
+    """Two steps, with Python's generator in these states at their starts."""
+    return made([(0, PYTHON, None, states[0]), *then, (1, PYTHON, None, states[1])], name)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "first"),
+    [
+        # Given the same, an op that differs does so whatever the generator's state.
+        ((op("mul"), 1, 5), (op("mul"), 1, 6), "aten.mul.default"),
+        # What an op was given may have been drawn from it.
+        ((op("mul"), 1, 5), (op("mul"), 2, 6), "python"),
+        (
+            (Site("data", "batch", "loader 0"), None, 5),
+            (Site("data", "batch", "loader 0"), None, 6),
+            "python",
+        ),
+    ],
+)
+def test_a_generator_that_nobody_seeded_is_blamed_for_what_it_can_do(
+    a: tuple[Site, int | None, int], b: tuple[Site, int | None, int], first: str
+) -> None:
+    found = diff_traces(drawing((1, 2), [(0, *a)], "a"), drawing((3, 4), [(0, *b)], "b"))
+    assert found.op == first
+    assert any("all along" in text for text in found.warnings) is (first != "python")
+
+
+def test_a_generator_that_left_is_a_difference_even_if_nothing_came_of_it() -> None:
+    found = diff_traces(drawing((1, 2), [], "a"), drawing((1, 3), [], "b"))
+    assert (found.equal, found.kind, found.step) == (False, "rng", 1)

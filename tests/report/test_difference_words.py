@@ -206,3 +206,24 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (0.5, "2.00x faster here"),
+        (1.03, "in the same time"),
+        (0.97, "in the same time"),
+        (1.5, "1.50x the op's time here"),
+    ],
+)
+def test_what_a_fix_costs(times: float, said: str) -> None:
+    told = with_tried(Fix("x", "x()", True, 20, times))
+    assert told.endswith(f"x() removes it (verified: 0 of 20 differ, {said}).")
+
+
+def test_one_thread_is_advised_only_if_nothing_else_serves() -> None:
+    """All the rest of the training would run on it too."""
+    one, other = Fix("one thread", "one()", True, 20, 0.1), Fix("x", "x()", True, 20, 1.5)
+    assert "x() removes it" in with_tried(one, other)
+    assert "one() removes it" in with_tried(one)

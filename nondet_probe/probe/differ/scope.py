@@ -8,7 +8,7 @@ from nondet_probe.errors import RecordError
 from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["ended_early", "scope"]
+__all__ = ["ended_early", "scope", "unseeded", "without_generators"]
 
 
 def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
@@ -59,15 +59,29 @@ def _without_idle(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Sid
     if states[0] == states[1]:
         return of_a, of_b, []
     apart = sorted({name for name, _ in states[0] ^ states[1]})
-    kept_a, kept_b = (~_of_generators(t, s, idle) for t, s in ((a, of_a), (b, of_b)))
     return (
-        of_a.at(kept_a),
-        of_b.at(kept_b),
+        *without_generators(a, b, of_a, of_b, idle),
         [
             f"the generators {' and '.join(apart)} were in other states in the two runs; neither "
-            "run drew from them, so that was left out"
+            "run drew from them in its steps, so that was left out"
         ],
     )
+
+
+def unseeded(a: Trace, b: Trace, of_a: Side, of_b: Side) -> set[str]:
+    """Of Python's and NumPy's own generators, from which much draws that has no part in a training:
+    those that were in other states from their first record on."""
+    names = {"python", "numpy"}
+    first = [dict(reversed(_states(t, side, names))) for t, side in ((a, of_a), (b, of_b))]
+    return {name for name in first[0].keys() & first[1].keys() if first[0][name] != first[1][name]}
+
+
+def without_generators(
+    a: Trace, b: Trace, of_a: Side, of_b: Side, names: set[str]
+) -> tuple[Side, Side]:
+    """The records without the states of these generators of the process."""
+    kept_a, kept_b = (~_of_generators(t, s, names) for t, s in ((a, of_a), (b, of_b)))
+    return of_a.at(kept_a), of_b.at(kept_b)
 
 
 def _of_generators(trace: Trace, side: Side, names: set[str]) -> Bools:

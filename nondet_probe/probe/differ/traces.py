@@ -10,14 +10,17 @@ from nondet_probe.probe.differ.environment import changes, decisive, machines
 from nondet_probe.probe.differ.first import first_difference, kind_of, root_of
 from nondet_probe.probe.differ.limits import limits
 from nondet_probe.probe.differ.pairs import Pairs, pair_up
-from nondet_probe.probe.differ.scope import ended_early, scope
+from nondet_probe.probe.differ.scope import ended_early, scope, unseeded, without_generators
 from nondet_probe.probe.differ.sides import Ints, Side, sides
 from nondet_probe.probe.differ.steps import count_steps
 from nondet_probe.records.difference import Root, TraceDifference
-from nondet_probe.records.trace import Site
+from nondet_probe.records.trace import Site, TraceRecord
 from nondet_probe.records.trace_reader import Trace
 
 __all__ = ["COLLISION", "MAX_ROOTS", "diff_traces"]
+
+First = tuple[Root, int | None]
+"""What `first_difference` gives where something differs."""
 
 COLLISION = 2.0**-62
 """Chance, at most, that two different tensors of up to a terabyte have one digest."""
@@ -37,8 +40,11 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
     """
     side_a, side_b, warnings = scope(a, b, *sides(a, b))
     pairs = pair_up(a, b, side_a, side_b)
-    at = pairs.alignment
     first = first_difference(pairs)
+    if first is not None and _record(first[0]).site.kind == "rng":
+        pairs, first, told = _beside_unseeded(pairs, first)
+        warnings += told
+    side_a, side_b, at = pairs.side_a, pairs.side_b, pairs.alignment
     pair = first[1] if first is not None else None
     others = [place for place in np.flatnonzero(pairs.roots).tolist() if place != pair]
     roots = [] if first is None else [first[0]]
@@ -70,15 +76,38 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
     return found
 
 
+def _beside_unseeded(pairs: Pairs, first: First) -> tuple[Pairs, First | None, list[str]]:
+    """What differs without the states of generators that nobody seeded, where these cannot be what
+    made the runs differ: nothing else differs, or first an op that was given the same."""
+    a, b, side_a, side_b = pairs.a, pairs.b, pairs.side_a, pairs.side_b
+    names = unseeded(a, b, side_a, side_b)
+    if _record(first[0]).site.name not in names:
+        return pairs, first, []
+    others = pair_up(a, b, *without_generators(a, b, side_a, side_b, names))
+    then = first_difference(others)
+    told = f"the generators {' and '.join(sorted(names))} were in other states all along"
+    if then is None:
+        return others, None, [f"{told} and were drawn from; nothing that was recorded came of it"]
+    root = then[0]
+    if root.inputs_equal and not root.inferred and _record(root).site.kind == "op":
+        return others, then, [f"{told}, which is not why the first op that differs does"]
+    return pairs, first, []
+
+
 def _locate(found: TraceDifference, root: Root, pairs: Pairs) -> None:
-    record = root.a or root.b
-    assert record is not None
+    record = _record(root)
     site = record.site
     found.kind = "environment" if decisive(pairs.a.meta, pairs.b.meta) else kind_of(root)
     found.step, found.phase, found.op = record.step, site.phase, site.name
     found.module, found.file, found.line = site.module, site.file, site.line
     found.rank = pairs.a.meta.rank if root.a is not None else pairs.b.meta.rank
     found.inputs_equal = root.inputs_equal
+
+
+def _record(root: Root) -> TraceRecord:
+    record = root.a or root.b
+    assert record is not None
+    return record
 
 
 def _by_site(trace: Trace, side: Side, only: Ints) -> dict[str, int]:

@@ -23,8 +23,9 @@ class Generators:
     """Records the generators of the process: Python's, NumPy's legacy one, torch's on the CPU and,
     where CUDA is initialised, on each device. Some 90 us a step, most of it NumPy's own copying.
 
-    Reading a state draws nothing. Who was drawn from at all is told at the end: a generator that
-    nobody seeded begins every process in another state, which matters only if it is used. A
+    Reading a state draws nothing. Who was drawn from in the steps is told at the end: a generator
+    that nobody seeded begins every process in another state, which matters only if it is used (what
+    the setup draws shows in what it is used for). A
     `numpy.random.Generator` belongs to whoever made it and cannot be found; what it draws shows in
     what it is used for. Generators handed to loaders are recorded by `Loaders`.
     """
@@ -33,6 +34,7 @@ class Generators:
         self._sink = sink
         self._first: dict[str, Words] = {}
         self._moved: set[str] = set()
+        self._stepped = False
         sink.at_step_start(self._record)
 
     def __enter__(self) -> Generators:
@@ -51,7 +53,11 @@ class Generators:
         self._sink.idle([name for name in self._first if name not in self._moved])
 
     def _record(self) -> None:
-        for name, words in _states():
+        states = dict(_states())
+        if not self._stepped:
+            self._stepped = True
+            self._first = states
+        for name, words in states.items():
             self._look(name, words)
             self._sink.add(Site("data", "rng", name), words)
 

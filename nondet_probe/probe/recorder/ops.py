@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
-from nondet_probe.env.torch_private import StepAside, TorchDispatchMode, hidden_from_modes
+from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.operands import tensors_in
 from nondet_probe.probe.places import Place, Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
+from nondet_probe.probe.recorder.aside import StepAside
 from nondet_probe.probe.recorder.digester import Digester
 from nondet_probe.probe.recorder.inspection import Inspection
 from nondet_probe.probe.recorder.pending import Pending
