@@ -14,12 +14,23 @@ from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
 from nondet_probe.cli.options import (
     SIDE_HELP,
+    Against,
+    AgainstJson,
+    AgainstPage,
+    Inject,
     IsModule,
     Json,
     K,
+    Level,
     Memory,
+    Names,
     Out,
+    OutputsOnly,
+    Script,
+    ScriptIsModule,
     Seed,
+    Steps,
+    Sweep,
     Target,
     Targets,
     Threads,
@@ -95,14 +106,7 @@ def rerun(
     steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
     k: K = None,
     memory: Memory = None,
-    sweep: Annotated[
-        bool,
-        typer.Option(
-            "--sweep",
-            help="Also ask of each op whether its bits change with the threads, the batch, and "
-            "what new memory holds.",
-        ),
-    ] = False,
+    sweep: Sweep = False,
     module: IsModule = False,
     threads: Threads = None,
     out: Out = None,
@@ -201,36 +205,26 @@ def twin(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
     ] = None,
-    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
-    outputs_only: Annotated[
-        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
-    ] = False,
-    steps: Annotated[
-        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
-    ] = None,
-    inject: Annotated[
-        Path | None,
-        typer.Option(help="A fault file: the one bit that is changed meanwhile.", metavar="FAULT"),
-    ] = None,
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    level: Level = "module",
+    outputs_only: OutputsOnly = False,
+    steps: Steps = None,
+    names: Names = None,
+    inject: Inject = None,
+    module: ScriptIsModule = False,
+    against: Against = None,
+    html: AgainstPage = None,
+    as_json: AgainstJson = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 
     The script's output, exit code and signals are its own. Two traces are compared by
-    nondet-probe diff. Options go before the script; put -- in between.
+    nondet-probe diff. Options go before the script; put -- in between. With --against the exit
+    code is that of diff: 0 equal, 1 different, 2 nothing to compare; or the script's, if it fails.
     """
     # Only here: it imports torch.
     from nondet_probe.cli.record import record as run
@@ -244,23 +238,22 @@ def record(
         names=names,
         steps=steps,
         inject=inject,
+        against=against,
+        html=html,
+        as_json=as_json,
     )
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def reproducible(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     guarantee: Annotated[
         str,
         typer.Option(
             help="none, run_to_run, launch_invariant, order_invariant or correctly_rounded."
         ),
     ] = "launch_invariant",
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
     watch: Annotated[
         bool, typer.Option(help="Count the calls that need no other way too (3 us each).")
     ] = False,

@@ -9,12 +9,23 @@ import typer
 
 __all__ = [
     "SIDE_HELP",
+    "Against",
+    "AgainstJson",
+    "AgainstPage",
+    "Inject",
     "IsModule",
     "Json",
     "K",
+    "Level",
     "Memory",
+    "Names",
     "Out",
+    "OutputsOnly",
+    "Script",
+    "ScriptIsModule",
     "Seed",
+    "Steps",
+    "Sweep",
     "Target",
     "Targets",
     "Threads",
@@ -58,6 +69,14 @@ Memory = Annotated[
         show_default=False,
     ),
 ]
+Sweep = Annotated[
+    bool,
+    typer.Option(
+        "--sweep",
+        help="Also ask of each op whether its bits change with the threads, the batch, and what "
+        "new memory holds.",
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
@@ -67,3 +86,45 @@ Out = Annotated[
     typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
+
+Script = Annotated[
+    list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
+]
+ScriptIsModule = Annotated[
+    bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
+]
+
+# Of a recording.
+Level = Annotated[str, typer.Option(help="step, module or op, coarsest first.")]
+OutputsOnly = Annotated[
+    bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
+]
+Steps = Annotated[str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")]
+Inject = Annotated[
+    Path | None,
+    typer.Option(help="A fault file: the one bit that is changed meanwhile.", metavar="FAULT"),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(help="Only modules and parameters whose path this regular expression finds."),
+]
+Against = Annotated[
+    Path | None,
+    typer.Option(
+        help="A trace of the same level: compare with it while recording, and stop the script at "
+        "the first difference.",
+        metavar="RUN",
+    ),
+]
+AgainstPage = Annotated[
+    Path | None,
+    typer.Option("--html", help="With --against: write a page of what was found."),
+]
+AgainstJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="With --against: what was found as JSON, alone on stdout; the script's output goes "
+        "to stderr.",
+    ),
+]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nondet_probe.env.switches import stored_variables
+from nondet_probe.probe.differ.environment import thread_counts
 from nondet_probe.records.codec import decode, encode
 from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.trace import Site, TraceMeta
@@ -68,7 +69,7 @@ def replay(difference: TraceDifference, folder: Path) -> Cause:
             "inputs": record.inputs if meta.inputs else None,
             "outputs_only": not meta.inputs,
             "names": meta.names,
-            "threads": [count for one in (meta, difference.meta_b) for count in _threads(one)],
+            "threads": thread_counts(meta, difference.meta_b),
         }
         command = [sys.executable, "-m", __name__, json.dumps(given), *meta.command]
         code = subprocess.run(
@@ -79,11 +80,6 @@ def replay(difference: TraceDifference, folder: Path) -> Cause:
             return Cause(missing=[f"the replay {how} before it could write down what it found"])
         found: Cause = decode(Cause, json.loads(result.read_bytes()))
     return found
-
-
-def _threads(meta: TraceMeta | None) -> list[int]:
-    count = meta.environment.get("switches", {}).get("torch.get_num_threads") if meta else None
-    return [count] if isinstance(count, int) else []
 
 
 def _environment(meta: TraceMeta) -> dict[str, str]:

@@ -8,7 +8,11 @@ from nondet_probe.errors import RecordError
 from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["ended_early", "scope", "unseeded", "without_generators"]
+__all__ = ["UNSEEDED", "ended_early", "last_step", "scope", "unseeded", "without_generators"]
+
+
+UNSEEDED = frozenset(("python", "numpy"))
+"""Python's and NumPy's own generators, from which much draws that has no part in a training."""
 
 
 def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
@@ -69,9 +73,8 @@ def _without_idle(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Sid
 
 
 def unseeded(a: Trace, b: Trace, of_a: Side, of_b: Side) -> set[str]:
-    """Of Python's and NumPy's own generators, from which much draws that has no part in a training:
-    those that were in other states from their first record on."""
-    names = {"python", "numpy"}
+    """Those of UNSEEDED that were in other states from their first record on."""
+    names = set(UNSEEDED)
     first = [dict(reversed(_states(t, side, names))) for t, side in ((a, of_a), (b, of_b))]
     return {name for name in first[0].keys() & first[1].keys() if first[0][name] != first[1][name]}
 
@@ -107,11 +110,14 @@ def ended_early(a: Trace, b: Trace) -> list[str]:
         if trace.meta.status == "running":
             told.append(
                 f"run {name} is still being written, or its process was killed: it is known up to "
-                f"{_last_step(trace)}"
+                f"{last_step(trace)}"
             )
         elif trace.meta.status == "failed":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
-            told.append(f"run {name} failed{why}: it is known up to {_last_step(trace)}")
+            told.append(f"run {name} failed{why}: it is known up to {last_step(trace)}")
+        elif trace.meta.status == "stopped":
+            why = f" ({trace.meta.failure})" if trace.meta.failure else ""
+            told.append(f"run {name} was stopped{why}: it is known up to {last_step(trace)}")
     return told
 
 
@@ -120,7 +126,8 @@ def _asked(trace: Trace) -> str:
     return f"level {trace.meta.level}" + (f" for names like {names!r}" if names is not None else "")
 
 
-def _last_step(trace: Trace) -> str:
+def last_step(trace: Trace) -> str:
+    """The step that a trace ends in, in words."""
     steps = trace.arrays.step
     last = int(steps.max()) if len(steps) else -1
     return f"step {last}" if last >= 0 else "its setup"

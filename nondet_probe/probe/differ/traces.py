@@ -10,6 +10,7 @@ from nondet_probe.probe.differ.environment import changes, decisive, machines
 from nondet_probe.probe.differ.first import first_difference, kind_of, root_of
 from nondet_probe.probe.differ.limits import limits
 from nondet_probe.probe.differ.pairs import Pairs, pair_up
+from nondet_probe.probe.differ.reach import reached
 from nondet_probe.probe.differ.scope import ended_early, scope, unseeded, without_generators
 from nondet_probe.probe.differ.sides import Ints, Side, sides
 from nondet_probe.probe.differ.steps import count_steps
@@ -29,8 +30,10 @@ MAX_ROOTS = 1000
 """Roots that are listed; further ones are counted."""
 
 
-def diff_traces(a: Trace, b: Trace) -> TraceDifference:
-    """What differs between two traces.
+def diff_traces(
+    a: Trace, b: Trace, until: tuple[int | None, int | None] = (None, None)
+) -> TraceDifference:
+    """What differs between two traces. until: of a and of b, as `reached` takes it.
 
     `roots` begins with the first difference, whatever it is (`first_difference`); after it come all
     other records with equal inputs and another output. Where the runs' environments differ in what
@@ -39,10 +42,10 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
     Raises RecordError where the digests of the traces cannot be compared.
     """
     side_a, side_b, warnings = scope(a, b, *sides(a, b))
-    pairs = pair_up(a, b, side_a, side_b)
+    pairs, cut = reached(pair_up(a, b, side_a, side_b), until)
     first = first_difference(pairs)
     if first is not None and _record(first[0]).site.kind == "rng":
-        pairs, first, told = _beside_unseeded(pairs, first)
+        pairs, first, told = _beside_unseeded(pairs, first, until)
         warnings += told
     side_a, side_b, at = pairs.side_a, pairs.side_b, pairs.alignment
     pair = first[1] if first is not None else None
@@ -65,7 +68,7 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
         coverage_a=a.meta.coverage,
         coverage_b=b.meta.coverage,
         collision_bound=pairs.digests() * COLLISION,
-        warnings=[*warnings, *([machine] if machine else []), *ended_early(a, b)],
+        warnings=[*warnings, *([machine] if machine else []), *ended_early(a, b), *cut],
         steps=count_steps(pairs, pair),
         meta_a=a.meta,
         meta_b=b.meta,
@@ -76,14 +79,16 @@ def diff_traces(a: Trace, b: Trace) -> TraceDifference:
     return found
 
 
-def _beside_unseeded(pairs: Pairs, first: First) -> tuple[Pairs, First | None, list[str]]:
+def _beside_unseeded(
+    pairs: Pairs, first: First, until: tuple[int | None, int | None]
+) -> tuple[Pairs, First | None, list[str]]:
     """What differs without the states of generators that nobody seeded, where these cannot be what
     made the runs differ: nothing else differs, or first an op that was given the same."""
     a, b, side_a, side_b = pairs.a, pairs.b, pairs.side_a, pairs.side_b
     names = unseeded(a, b, side_a, side_b)
     if _record(first[0]).site.name not in names:
         return pairs, first, []
-    others = pair_up(a, b, *without_generators(a, b, side_a, side_b, names))
+    others, _ = reached(pair_up(a, b, *without_generators(a, b, side_a, side_b, names)), until)
     then = first_difference(others)
     told = f"the generators {' and '.join(sorted(names))} were in other states all along"
     if then is None:

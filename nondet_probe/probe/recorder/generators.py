@@ -48,9 +48,13 @@ class Generators:
         trace: TracebackType | None,
     ) -> None:
         """There is nothing to remove: the sink calls, and only while it records."""
+        self.look()
+
+    def look(self) -> None:
+        """Tell the sink which ones nothing was drawn from until now."""
         for name, words in _states():
-            self._look(name, words)
-        self._sink.idle([name for name in self._first if name not in self._moved])
+            self._note(name, words)
+        self._tell()
 
     def _record(self) -> None:
         states = dict(_states())
@@ -58,10 +62,14 @@ class Generators:
             self._stepped = True
             self._first = states
         for name, words in states.items():
-            self._look(name, words)
+            self._note(name, words)
             self._sink.add(Site("data", "rng", name), words)
+        self._tell()
 
-    def _look(self, name: str, words: Words) -> None:
+    def _tell(self) -> None:
+        self._sink.idle([name for name in self._first if name not in self._moved])
+
+    def _note(self, name: str, words: Words) -> None:
         if words != self._first.get(name):
             self._moved.add(name)
 

@@ -16,7 +16,7 @@ from nondet_probe.probe.places import Place, Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
 from nondet_probe.probe.recorder.aside import StepAside
 from nondet_probe.probe.recorder.digester import Digester
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
 from nondet_probe.probe.recorder.pending import Pending
 from nondet_probe.probe.recorder.sink import Sink
 from nondet_probe.probe.unread import read_operands
@@ -32,10 +32,10 @@ class Ops:
     """The part of a recording that sees ops: a dispatch mode, on while the part is entered and in
     the steps that are recorded.
 
-    inspection: of the call that it is to look for, if any.
+    inspection: is told of every call.
     """
 
-    def __init__(self, sink: Sink, names: Names, inspection: Inspection | None = None) -> None:
+    def __init__(self, sink: Sink, names: Names, inspection: Inspector | None = None) -> None:
         self._sink = sink
         self._mode = _Mode(sink, Places(names=names), inspection)
         self._stack: StepAside | None = None
@@ -66,7 +66,7 @@ class Ops:
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
     supports_higher_order_operators = True
 
-    def __init__(self, sink: Sink, places: Places, inspection: Inspection | None) -> None:
+    def __init__(self, sink: Sink, places: Places, inspection: Inspector | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.places = places
         self._sink = sink
@@ -114,7 +114,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         sink.seconds += called - start + time.perf_counter() - returned
         if call is not None and self._inspection is not None:
             with hidden_from_modes():
-                self._inspection.ended(call, inputs, output)
+                self._inspection.ended(call, site, inputs, output)
         return output
 
     def _leave_out(

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from nondet_probe.probe.inject.injector import Injector
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.generators import Generators
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
 from nondet_probe.probe.recorder.loaders import Loaders
 from nondet_probe.probe.recorder.losses import Losses
 from nondet_probe.probe.recorder.modules import Modules
@@ -26,9 +26,10 @@ __all__ = ["Parts", "parts_of"]
 
 @dataclass
 class Parts:
-    """every: all of them, the two that a recording speaks to as well."""
+    """every: all of them, those that a recording speaks to as well."""
 
     every: list[Part]
+    generators: Generators
     losses: Losses
     optimizers: Optimizers
 
@@ -37,11 +38,11 @@ def parts_of(
     sink: Sink,
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
-    inspection: Inspection | None = None,
+    inspection: Inspector | None = None,
     injector: Injector | None = None,
 ) -> Parts:
-    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
-    op call that is to be looked for; injector: comes first, so that all others find its change.
+    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is
+    told of every op call; injector: comes first, so that all others find its change.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -65,4 +66,4 @@ def parts_of(
         every.append(Ops(sink, names, inspection))
     if injector is not None:
         every.insert(0, injector)
-    return Parts(every, losses, optimizers)
+    return Parts(every, generators, losses, optimizers)

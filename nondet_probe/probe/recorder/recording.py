@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,15 +17,26 @@ from torch.utils.data import DataLoader
 
 from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
-from nondet_probe.errors import UsageError, unknown_name
+from nondet_probe.errors import DifferenceError, UsageError, unknown_name
 from nondet_probe.probe.inject.injector import Injector
 from nondet_probe.probe.inject.rehearse import check_fault
+from nondet_probe.probe.recorder.along import Along
 from nondet_probe.probe.recorder.costs import expected_cost
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
+from nondet_probe.probe.recorder.live import (
+    KEPT,
+    Live,
+    Outcome,
+    compared,
+    open_reference,
+    sentence,
+)
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Schedule, Sink
+from nondet_probe.records.difference import TraceDifference
 from nondet_probe.records.fault import Fault, Injection
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
+from nondet_probe.records.trace_reader import Trace, open_trace
 from nondet_probe.records.trace_writer import TraceWriter
 
 __all__ = ["Recording", "check_choices", "record"]
@@ -34,11 +45,15 @@ __all__ = ["Recording", "check_choices", "record"]
 class Recording:
     """What `record` gives: a context manager, to be entered once.
 
-    out: the folder of the trace. sink, meta: of the recording, once it is entered.
+    out: the folder of the trace. sink, meta: of the recording, once it is entered. against: the
+    trace to compare with, as `open_reference` gives it; outcome: of that. stopping: raises, where
+    the two differ; None for DifferenceError. difference: between both, once one was found or the
+    block was left; not with `stopping`.
     """
 
     sink: Sink
     meta: TraceMeta
+    difference: TraceDifference | None = None
 
     def __init__(
         self,
@@ -53,7 +68,9 @@ class Recording:
         outputs_only: bool = False,
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
-        inspection: Inspection | None = None,
+        inspection: Inspector | None = None,
+        against: Trace | None = None,
+        stopping: Callable[[], None] | None = None,
         inject: Fault | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
@@ -70,6 +87,9 @@ class Recording:
         self._inspection = inspection
         self._fault = inject
         self._injector: Injector | None = None
+        self._against = against
+        self._stopping = stopping
+        self._live: Live | None = None
         self._entered = False
         self._inside = False
         self._entered_parts = ExitStack()
@@ -87,7 +107,7 @@ class Recording:
         self.meta = writer.meta
         with ExitStack() as parts:
             parts.callback(writer.close)
-            self.sink = Sink(writer, schedule=self._schedule)
+            self.sink = self._sink(writer)
             parts.callback(self.sink.close)
             if self._loader is not None and not isinstance(self._loader, DataLoader):
                 self.sink.caveat(
@@ -98,7 +118,11 @@ class Recording:
                 given = self._model, self._optimizer
                 self._injector = Injector(self.sink, self._fault, *given)
             self._parts = parts_of(
-                self.sink, self._model, self._optimizer, self._inspection, self._injector
+                self.sink,
+                self._model,
+                self._optimizer,
+                self._live or self._inspection,
+                self._injector,
             )
             for part in self._parts.every:
                 parts.enter_context(part)
@@ -115,6 +139,8 @@ class Recording:
         self._inside = False
         if self.sink.failure is not None:
             self.meta.status, self.meta.failure = "failed", str(self.sink.failure)
+        elif self.meta.status == "stopped":
+            pass
         elif kind is None or issubclass(kind, SystemExit):
             self.meta.status = "complete"
         else:
@@ -128,10 +154,21 @@ class Recording:
             raise self.sink.failure
         if kind is None and missed is not None:
             raise UsageError(missed)
+        if self._live is not None and self._stopping is None and self.sink.failure is None:
+            self.difference = self.difference or self._compared()
+            if kind is None and not self.difference.equal:
+                raise self._error()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the comparison, as far as it has come."""
+        return self._live.outcome if self._live is not None else Outcome()
 
     def missed(self) -> str | None:
-        """Why the fault that was asked for was not injected, None where it was or none was."""
-        return None if self._injector is None else self._injector.missed()
+        """Why the fault that was asked for was not injected; None where it was, where none was, and
+        where the run was stopped for a difference."""
+        stopped = self.meta.status == "stopped"
+        return None if self._injector is None or stopped else self._injector.missed()
 
     def refused(self, error: BaseException) -> bool:
         """Whether the program was ended by this error because the fault cannot be injected."""
@@ -151,6 +188,29 @@ class Recording:
         if loss is not None:
             self._parts.losses.add(loss)
         self.sink.end_step()
+
+    def _sink(self, writer: TraceWriter) -> Sink:
+        """That of the recording; with a trace to compare with, what is written is looked at."""
+        if self._against is None:
+            return Sink(writer, schedule=self._schedule)
+        along = Along(self._against, writer)
+        sink = Sink(along, schedule=self._schedule)
+        self._live = Live(along, sink, self.out / KEPT, self._stopping or self._differs)
+        return sink
+
+    def _differs(self) -> None:
+        if self.difference is None:
+            self._parts.generators.look()
+            self.difference = self._compared()
+        raise self._error()
+
+    def _compared(self) -> TraceDifference:
+        assert self._against is not None, "asked before"
+        return compared(self._against, open_trace(self.out, self.meta.rank), self.outcome)
+
+    def _error(self) -> DifferenceError:
+        assert self.difference is not None, "asked before"
+        return DifferenceError(sentence(self.difference), self.difference)
 
     def _meta(self) -> TraceMeta:
         rank, world = _group()
@@ -181,6 +241,7 @@ def record(
     names: str | None = None,
     outputs_only: bool = False,
     inject: Fault | None = None,
+    against: str | Path | None = None,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -196,14 +257,23 @@ def record(
     for anything else the trace says that its batches are not seen. schedule: of
     `torch.profiler.schedule`; steps that it does not record cost nothing. names: a regular
     expression; only modules and parameters whose path it finds something in are recorded.
-    outputs_only: at level op, do not digest the tensors that ops are given. inject: a fault that is
-    injected meanwhile, as `nondet_probe.inject` does.
+    outputs_only: at level op, do not digest the tensors that ops are given. against: the folder of
+    a trace, recorded at the same level, that this one is compared with as it is made: at the first
+    difference DifferenceError is raised, and what there is to know of it is its `difference`.
+    inject: a fault that is injected meanwhile, as `nondet_probe.inject` does.
 
     Raises UsageError for arguments that cannot be, for a folder that is there already, and where
     the fault could not be injected. A trace
     that cannot be written any more (a full disk) ends the recording, not the training; leaving the
     block then raises RecordError.
     """
+    _check(level, model, optimizer, schedule, names)
+    reference = None
+    if against is not None:
+        rank, world = _group()
+        reference = open_reference(
+            Path(against), level=level, inputs=not outputs_only, rank=rank, world=world
+        )
     return Recording(
         Path(out),
         level=level,
@@ -214,6 +284,7 @@ def record(
         names=names,
         outputs_only=outputs_only,
         inject=inject,
+        against=reference,
     )
 
 

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from nondet_probe.probe.recorder.recording import Recording
     from nondet_probe.records.fault import Fault
 
-__all__ = ["relaunch", "words_of"]
+__all__ = ["OUTCOME_FILE", "relaunch", "words_of"]
+
+OUTCOME_FILE = "against.json"
+"""In the run folder: how the comparison with another trace ended, as an `Outcome`."""
 
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
@@ -59,12 +62,15 @@ def words_of(
     outputs_only: bool,
     names: str | None,
     steps: tuple[int, int] | None,
+    against: Path | None = None,
     inject: Fault | None = None,
 ) -> list[str]:
     """The command that is `python target...`, recorded.
 
-    target: a script, or with `module` a module's name, and its arguments. inject: a fault; where it
-    cannot be injected the script is ended, and an exit code of 0 becomes 2.
+    target: a script, or with `module` a module's name, and its arguments. against: a trace; at the
+    first difference from it the script is stopped, with exit code 0, and how it went is in
+    OUTCOME_FILE. inject: a fault; where it cannot be injected the script is ended, and an exit code
+    of 0 becomes 2.
     """
     options = {
         "out": str(out.absolute()),
@@ -74,6 +80,7 @@ def words_of(
         "names": names,
         "steps": steps,
         "inject": asdict(inject) if inject is not None else None,
+        "against": str(against.absolute()) if against is not None else None,
     }
     return [sys.executable, "-m", __name__, json.dumps(options), *target]
 
@@ -90,33 +97,45 @@ class _Run:
         self._control: Control | None = None
         self._ended = False
         self.left: int | None = None
+        self.stopped = False
 
     def begin(self) -> None:
         from nondet_probe.errors import NondetProbeError
         from nondet_probe.probe.recorder.control import Control
+        from nondet_probe.probe.recorder.live import open_reference
         from nondet_probe.probe.recorder.recording import Recording
         from nondet_probe.records.fault import Fault
 
         given = self._options
         out = Path(given["out"])
+        inputs = not given["outputs_only"]
         steps = tuple(given["steps"]) if given["steps"] is not None else None
         self._control = Control(out, steps)
-        recording = Recording(
-            out,
-            level=given["level"],
-            names=given["names"],
-            outputs_only=given["outputs_only"],
-            schedule=self._control,
-            command=["-m", *self._target] if given["module"] else self._target,
-            steps=steps,
-            inject=Fault(**given["inject"]) if given["inject"] is not None else None,
-        )
         try:
+            against = None
+            if given["against"] is not None:
+                path = Path(given["against"])
+                against = open_reference(path, level=given["level"], inputs=inputs)
+            recording = Recording(
+                out,
+                level=given["level"],
+                names=given["names"],
+                outputs_only=not inputs,
+                schedule=self._control,
+                command=["-m", *self._target] if given["module"] else self._target,
+                steps=steps,
+                against=against,
+                stopping=_stop,
+                inject=Fault(**given["inject"]) if given["inject"] is not None else None,
+            )
             recording.__enter__()
         except NondetProbeError as error:
             # The script is not to blame, and would not know what to do with it.
             self._ended = True
             _tell(f"nothing is recorded: {error}")
+            if given["inject"] is not None:
+                # It is not the run that was asked for.
+                sys.exit(_NOT_INJECTED)
             return
         self._recording = recording
 
@@ -137,6 +156,11 @@ class _Run:
         """Whether the script was ended by this because the fault cannot be injected."""
         return error is not None and self._recording is not None and self._recording.refused(error)
 
+    def stopped_by(self, error: BaseException) -> bool:
+        """Whether this is how the recording stops the script."""
+        self.stopped = self._recording is not None and isinstance(error, _enough())
+        return self.stopped
+
     def _close(self, error: BaseException | None, code: int) -> None:
         without_torch = self._recording is None
         if without_torch:
@@ -145,6 +169,7 @@ class _Run:
         if recording is None:
             return
         from nondet_probe.probe.recorder.costs import real_sentence
+        from nondet_probe.records.codec import encode
         from nondet_probe.records.trace import SETUP
 
         meta, sink = recording.meta, recording.sink
@@ -156,7 +181,7 @@ class _Run:
             sink.caveat("no optimizer stepped to the end, so all that was seen lies in step 0")
         for sentence in self._control.told if self._control is not None else ():
             sink.caveat(sentence)
-        meta.exit_code = code
+        meta.exit_code = None if self.stopped else code
         kind = None if error is None else type(error)
         missed = recording.missed()
         if missed is not None:
@@ -165,13 +190,34 @@ class _Run:
                 self.left = meta.exit_code = _NOT_INJECTED
                 kind = SystemExit  # beside which nothing is raised
         recording.__exit__(kind, error, None)
+        if self._options["against"] is not None:
+            text = json.dumps(encode(recording.outcome)) + "\n"
+            (recording.out / OUTCOME_FILE).write_text(text, encoding="utf-8")
         _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
+
+
+def _enough() -> type[BaseException]:
+    from nondet_probe.probe.script_steps import Enough
+
+    return Enough
+
+
+def _stop() -> NoReturn:
+    raise _enough()
 
 
 def _tell(sentence: str) -> None:
     """On the stderr that the process began with, if it is still there."""
     with contextlib.suppress(Exception):
         print(f"nondet-probe: {sentence}", file=sys.__stderr__, flush=True)
+
+
+def _leave() -> None:
+    """The script was stopped; a thread of it that waits for it to go on must not keep the
+    process."""
+    from nondet_probe.probe.script_steps import end_process
+
+    end_process()
 
 
 def _exit_code(error: BaseException | None) -> int:
@@ -223,6 +269,8 @@ def _main() -> None:
     try:
         env_script.run_script(target, module=options["module"])
     except BaseException as error:
+        if run.stopped_by(error):
+            return
         ended = error
         if not run.is_refusal(error):
             _hide_our_frames(error)
@@ -234,6 +282,8 @@ def _main() -> None:
         del ended
         if run.left is not None:
             sys.exit(run.left)
+        if run.stopped:
+            _leave()
 
 
 if __name__ == "__main__":

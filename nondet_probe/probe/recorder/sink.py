@@ -85,6 +85,8 @@ class Sink:
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
+        self._written: Callable[[int], None] | None = None
+        self._stopping: Callable[[], None] | None = None
         self.failure: RecordError | None = None
         _sinks.add(self)
 
@@ -159,7 +161,7 @@ class Sink:
             self._writer.meta.caveats.append(sentence)
 
     def idle(self, generators: list[str]) -> None:
-        """From these nothing was drawn while the recording was on."""
+        """From these nothing was drawn since the recording began."""
         self._writer.meta.idle = generators
 
     def at_step_start(self, call: Callable[[], None]) -> None:
@@ -188,6 +190,10 @@ class Sink:
         self._writer.meta.injected = injection
         self.caveat(str(injection))
 
+    def when_written(self, call: Callable[[int], None]) -> None:
+        """`call` with the number of each recorded step once that is written; it may `stop`."""
+        self._written = call
+
     def at_turn(self, call: Callable[[bool], None]) -> None:
         """`call` with `active` whenever that changes from one step to the next."""
         self._turns.append(call)
@@ -196,10 +202,14 @@ class Sink:
         """The first batch is drawn, or the first forward or backward begins: the setup is over."""
         if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
+            self._tell_written()
             self._begin(0)
 
     def end_step(self) -> None:
         """The step that runs is over, and the next one begins."""
+        if self._stopping is not None and self.owns_thread():
+            # The program caught what `stop` raised, and went on.
+            self._stopping()
         if self._switched_off or not self.owns_thread():
             return
         self.begin_step_if_setup()
@@ -208,6 +218,7 @@ class Sink:
             if has_compiled_code():
                 self.not_covered(_COMPILED)
         self._finish()
+        self._tell_written()
         self._begin(self.step + 1)
 
     def close(self) -> None:
@@ -216,6 +227,22 @@ class Sink:
             return
         self._finish(whole=False)
         self.switch_off()
+
+    def not_counted(self, seconds: float) -> None:
+        """These belong neither to the step that runs nor to what recording costs."""
+        self._began += seconds
+
+    def stop(self, stopping: Callable[[], None]) -> None:
+        """Nothing is recorded after this, and the program is stopped, by what `stopping` raises: at
+        once, and where it catches that, at the end of its next step."""
+        self._finish(whole=False)
+        self.switch_off()
+        try:
+            self._writer.update()
+        except RecordError as error:
+            self.failure = error
+        self._stopping = stopping
+        stopping()
 
     def switch_off(self) -> None:
         """As in a forked child: nothing is recorded or written any more."""
@@ -236,6 +263,10 @@ class Sink:
         self._began = time.perf_counter()
         if self.active:
             self._called(self._starts)
+
+    def _tell_written(self) -> None:
+        if self._written is not None and self.active:
+            self._written(self.step)
 
     def _called(self, calls: list[Callable[[], None]]) -> None:
         start = time.perf_counter()

@@ -15,7 +15,7 @@ from nondet_probe.env import thread_count
 from nondet_probe.env.rng import preserved_rng
 from nondet_probe.probe.recorder.script import words_of
 from nondet_probe.records.fault import Fault, save_fault
-from nondet_probe.records.trace_reader import Trace, open_trace
+from nondet_probe.records.trace_reader import open_trace
 
 TRAIN = """
 import sys
@@ -63,7 +63,7 @@ def run(folder: Path, *command: str) -> Done:
     )
 
 
-def injected(folder: Path, fault: Fault, *words: str) -> tuple[Done, Trace]:
+def started(folder: Path, fault: Fault, *words: str) -> Done:
     """Without the command line, whose process would import torch once more."""
     command = words_of(
         ["train.py", *words],
@@ -75,7 +75,7 @@ def injected(folder: Path, fault: Fault, *words: str) -> tuple[Done, Trace]:
         steps=None,
         inject=fault,
     )
-    return run(folder, *command[1:]), open_trace(folder / "run")
+    return run(folder, *command[1:])
 
 
 def losses(text: str) -> list[str]:
@@ -103,7 +103,8 @@ def test_a_twin_of_a_script_is_a_run_of_it(
 
 
 def test_what_the_script_does_not_have_ends_it_with_one_line(folder: Path) -> None:
-    done, trace = injected(folder, Fault("weight", "wieght", 2, bit=22, step=2))
+    done = started(folder, Fault("weight", "wieght", 2, bit=22, step=2))
+    trace = open_trace(folder / "run")
     assert done.returncode == 2
     # Step 2 begins where step 1 ends, before its loss is printed.
     assert len(losses(done.stdout)) == 1
@@ -117,16 +118,28 @@ def test_what_the_script_does_not_have_ends_it_with_one_line(folder: Path) -> No
 
 
 def test_a_step_beyond_the_run_is_told_at_its_end(folder: Path) -> None:
-    done, trace = injected(folder, Fault("rng", "torch cpu", 2, bit=22, step=3))
+    done = started(folder, Fault("rng", "torch cpu", 2, bit=22, step=3))
+    trace = open_trace(folder / "run")
     assert done.returncode == 2
     assert len(losses(done.stdout)) == 3
     assert "the run ended after 3 steps, which count from 0" in done.stderr
     assert (trace.meta.status, trace.meta.exit_code) == ("failed", 2)
 
 
+def test_no_run_without_the_fault_where_nothing_can_be_recorded(folder: Path) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / "kept").write_text("mine")
+    fault = Fault("weight", "weight", 0, bit=0)
+    done = started(folder, fault)
+    assert done.returncode == 2
+    assert losses(done.stdout) == []
+    assert "nothing is recorded" in done.stderr
+
+
 def test_a_script_that_catches_everything_cannot_hide_it(folder: Path) -> None:
     fault = Fault("weight", "weight", 6, bit=0, step=1)
-    done, trace = injected(folder, fault, "keep", "code")
+    done = started(folder, fault, "keep", "code")
+    trace = open_trace(folder / "run")
     assert done.returncode == 7
     assert "index 6 is out of range" in done.stderr
     assert (trace.meta.status, trace.meta.exit_code) == ("failed", 7)
