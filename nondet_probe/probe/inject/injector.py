@@ -105,7 +105,9 @@ class Injector:
         self._return()
 
     def missed(self) -> str | None:
-        """At the run's end: why nothing was changed, None where it was."""
+        """At the run's end: why nothing was changed; None where it was, and in a forked child."""
+        if os.getpid() != self._process:
+            return None
         if self.change is not None and (self._went_on or self._sink.step > self.fault.step):
             return None
         if self.refusal is not None:
@@ -259,7 +261,7 @@ class Injector:
         count = len(self._names.roots())
         if self._meant is None or self._meant[0] != count:
             try:
-                self._meant = count, meant(self.fault, self._names)
+                self._meant, self._waits = (count, meant(self.fault, self._names)), None
             except UnknownNameError as error:
                 self._meant, self._waits = (count, None), error
             except UsageError as error:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from nondet_probe.bits.stored import STORED
 from nondet_probe.env.generator_words import GENERATORS, generator_words
+from nondet_probe.env.torch_private import hidden_from_modes
 from nondet_probe.errors import UsageError, unknown_name
 from nondet_probe.probe.inject.draw import drawn, paper_stem
 from nondet_probe.probe.names import Names, joined
@@ -98,7 +99,8 @@ def generators() -> list[Candidate]:
     found = []
     for name in GENERATORS:
         try:
-            words = torch.from_numpy(generator_words(name))
+            with hidden_from_modes():
+                words = torch.from_numpy(generator_words(name))
         except ValueError:
             continue  # then it is none of those known
         found.append(Candidate(name, (), words, name))

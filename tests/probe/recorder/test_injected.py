@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,18 @@ def test_an_output_differs_while_its_inputs_do_not(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize("level", ["step", "op"])
-def test_other_levels_see_it_and_no_op_of_ours(level: str, recorded: Recorded) -> None:
-    fault = Fault("weight", "head.weight", 0, bit=22, step=1)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("weight", "head.weight", 0, bit=22, step=1),
+        Fault("output", "norm", 0, bit=22, step=1),
+        Fault("rng", "torch cpu", 5, bit=22, step=1),
+    ],
+    ids=str,
+)
+def test_other_levels_see_it_and_no_op_of_ours(
+    fault: Fault, level: str, recorded: Recorded
+) -> None:
     plain, found = traced(recorded, None, level), traced(recorded, fault, level)
     assert [one.site for one in plain.records] == [one.site for one in found.records]
     assert first_difference(plain, found).step == 1
@@ -265,6 +276,20 @@ def test_without_a_model_it_is_told_as_soon_as_it_can_be(
 def test_what_fails_by_itself_is_left_to_fail() -> None:
     with pytest.raises(ZeroDivisionError), ndp.inject(Fault("rng", "numpy", 0, bit=0, step=5)):
         raise ZeroDivisionError
+
+
+def test_a_forked_child_that_leaves_the_block_missed_nothing() -> None:
+    made = build(MODEL, OPTIMIZER)
+    with ndp.inject(Fault("rng", "numpy", 0, bit=0)) as injecting:
+        child = os.fork()
+        if child == 0:
+            try:
+                injecting.__exit__(None, None, None)
+            except UsageError:
+                os._exit(1)
+            os._exit(0)
+        train(made, 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_injection_is_entered_once_and_of_a_fault() -> None:
