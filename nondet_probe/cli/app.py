@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +10,6 @@ import typer
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
 from nondet_probe.cli.options import (
-    SIDE_HELP,
     Against,
     AgainstJson,
     AgainstPage,
@@ -24,23 +20,29 @@ from nondet_probe.cli.options import (
     Level,
     Memory,
     Names,
+    OtherSide,
     Out,
     OutputsOnly,
+    Page,
+    RecordOut,
+    Replay,
     Script,
     ScriptIsModule,
     Seed,
+    Side,
     Steps,
     Sweep,
     Target,
     Targets,
     Threads,
+    Variables,
 )
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
     from nondet_probe.cli.subject import Subject
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     name="nondet-probe",
@@ -206,10 +208,7 @@ def twin(
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
     command: Script,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
-    ] = None,
+    out: RecordOut = None,
     level: Level = "module",
     outputs_only: OutputsOnly = False,
     steps: Steps = None,
@@ -301,19 +300,10 @@ def bench(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help=SIDE_HELP, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Run A's command again up to the first root, execute its op again, try fixes, and "
-            "keep its tensors below runs/.",
-        ),
-    ] = False,
+    a: Side,
+    b: OtherSide,
+    html: Page = None,
+    replay: Replay = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -324,6 +314,25 @@ def diff(
     from nondet_probe.cli.diff import diff as run
 
     run(a, b, html, replay, as_json)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def bisect(
+    command: Script,
+    env_b: Variables = None,
+    html: Page = None,
+    module: ScriptIsModule = False,
+    as_json: Json = False,
+) -> None:
+    """Run a training script in pairs, each recorded more finely where the one before it differed:
+    steps, modules, ops. The op that is found is executed again.
+
+    All is kept below runs/<time>-bisect-<script>. Options go before the script; put -- in between.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.bisect import bisect as run
+
+    run(command, module=module, env_b=env_b or [], html=html, as_json=as_json)
 
 
 @app.command()
@@ -374,22 +383,3 @@ def _session(
     from nondet_probe.cli.session import Session
 
     return Session(command, target, seed, threads, out, as_json)
-
-
-def main() -> None:
-    """Entry point: run the command line and leave with its exit code."""
-    from nondet_probe.errors import UsageError
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A path or a name that the terminal's encoding lacks must not end a finished run.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except UsageError as error:
-        typer.echo(f"nondet-probe: {error}", err=True)
-        sys.exit(exit_codes.USAGE)
-    except Exception:
-        # Python's own exit code for it, 1, would say that nondeterminism was found.
-        traceback.print_exc()
-        sys.exit(exit_codes.FAILED)

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share."""
+"""Arguments and options that several commands share, and those that need many words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "SIDE_HELP",
     "Against",
     "AgainstJson",
     "AgainstPage",
@@ -19,23 +18,29 @@ __all__ = [
     "Level",
     "Memory",
     "Names",
+    "OtherSide",
     "Out",
     "OutputsOnly",
+    "Page",
+    "RecordOut",
+    "Replay",
     "Script",
     "ScriptIsModule",
     "Seed",
+    "Side",
     "Steps",
     "Sweep",
     "Target",
     "Targets",
     "Threads",
+    "Variables",
 ]
 
 _TARGET_HELP = (
     "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
     "path/to/file.py:function, where the function takes a seed and returns a Workload."
 )
-SIDE_HELP = (
+_SIDE_HELP = (
     "A trace (the folder that nondet-probe record wrote), or a file of state: .safetensors, or "
     ".pt, .pth, .bin of torch.save with tensors and plain values only."
 )
@@ -86,15 +91,37 @@ Out = Annotated[
     typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
-
+Page = Annotated[
+    Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
+]
 Script = Annotated[
     list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
 ]
 ScriptIsModule = Annotated[
     bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
 ]
-
-# Of a recording.
+Side = Annotated[Path, typer.Argument(help=_SIDE_HELP, metavar="A", show_default=False)]
+OtherSide = Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)]
+Replay = Annotated[
+    bool,
+    typer.Option(
+        "--replay",
+        help="Run A's command again up to the first root, execute its op again, try fixes, and "
+        "keep its tensors below runs/.",
+    ),
+]
+Variables = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Set this environment variable for the second run of each pair; repeatable.",
+        show_default=False,
+    ),
+]
+RecordOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
+]
 Level = Annotated[str, typer.Option(help="step, module or op, coarsest first.")]
 OutputsOnly = Annotated[
     bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
@@ -111,20 +138,19 @@ Names = Annotated[
 Against = Annotated[
     Path | None,
     typer.Option(
-        help="A trace of the same level: compare with it while recording, and stop the script at "
-        "the first difference.",
+        help="A trace of the same level: compare with it while recording, and stop the script "
+        "at the first difference.",
         metavar="RUN",
     ),
 ]
 AgainstPage = Annotated[
-    Path | None,
-    typer.Option("--html", help="With --against: write a page of what was found."),
+    Path | None, typer.Option(help="With --against: write a page of what was found.")
 ]
 AgainstJson = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="With --against: what was found as JSON, alone on stdout; the script's output goes "
-        "to stderr.",
+        help="With --against: what was found as JSON, alone on stdout; the script's output "
+        "goes to stderr.",
     ),
 ]

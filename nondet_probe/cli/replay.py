@@ -45,11 +45,12 @@ def why_not(difference: TraceDifference) -> str | None:
     return None
 
 
-def replay(difference: TraceDifference, folder: Path) -> Cause:
+def replay(difference: TraceDifference, folder: Path, *, stdin: int | None = None) -> Cause:
     """Run run a's command again, with its environment's variables, until the first root's op call;
     execute that again and keep its tensors in `folder`.
 
-    The script's output goes to stderr. What could not be got is listed in `missing`.
+    stdin: as of `subprocess`, None for our own. The script's output goes to stderr. What could not
+    be got is listed in `missing`.
     """
     meta, record = difference.meta_a, difference.roots[0].a
     assert meta is not None, "asked before"
@@ -75,7 +76,11 @@ def replay(difference: TraceDifference, folder: Path) -> Cause:
         }
         command = [sys.executable, "-m", __name__, json.dumps(given), *meta.command]
         code = subprocess.run(
-            command, env=_environment(meta), stdout=sys.stderr.fileno(), check=False
+            command,
+            env=_environment(meta),
+            stdin=stdin,
+            stdout=sys.stderr.fileno(),
+            check=False,
         ).returncode
         if not result.exists():
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"

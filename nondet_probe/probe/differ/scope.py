@@ -8,7 +8,15 @@ from nondet_probe.errors import RecordError
 from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["UNSEEDED", "ended_early", "last_step", "scope", "unseeded", "without_generators"]
+__all__ = [
+    "UNSEEDED",
+    "ended_early",
+    "last_step",
+    "named",
+    "scope",
+    "unseeded",
+    "without_generators",
+]
 
 
 UNSEEDED = frozenset(("python", "numpy"))
@@ -66,8 +74,8 @@ def _without_idle(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Sid
     return (
         *without_generators(a, b, of_a, of_b, idle),
         [
-            f"the generators {' and '.join(apart)} were in other states in the two runs; neither "
-            "run drew from them in its steps, so that was left out"
+            f"{named(apart)} in other states in the two runs; neither run drew from "
+            f"{'it' if len(apart) == 1 else 'them'} in its steps, so that was left out"
         ],
     )
 
@@ -77,6 +85,12 @@ def unseeded(a: Trace, b: Trace, of_a: Side, of_b: Side) -> set[str]:
     names = set(UNSEEDED)
     first = [dict(reversed(_states(t, side, names))) for t, side in ((a, of_a), (b, of_b))]
     return {name for name in first[0].keys() & first[1].keys() if first[0][name] != first[1][name]}
+
+
+def named(generators: list[str]) -> str:
+    """ "the generator numpy was", "the generators numpy and python were"."""
+    several = len(generators) > 1
+    return f"the generator{'s' * several} {' and '.join(generators)} {'were' if several else 'was'}"
 
 
 def without_generators(
@@ -118,6 +132,9 @@ def ended_early(a: Trace, b: Trace) -> list[str]:
         elif trace.meta.status == "stopped":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
             told.append(f"run {name} was stopped{why}: it is known up to {last_step(trace)}")
+        elif trace.meta.exit_code:
+            code = trace.meta.exit_code
+            told.append(f"run {name} left with exit code {code}, in {last_step(trace)}")
     return told
 
 

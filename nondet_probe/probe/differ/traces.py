@@ -11,7 +11,13 @@ from nondet_probe.probe.differ.first import first_difference, kind_of, root_of
 from nondet_probe.probe.differ.limits import limits
 from nondet_probe.probe.differ.pairs import Pairs, pair_up
 from nondet_probe.probe.differ.reach import reached
-from nondet_probe.probe.differ.scope import ended_early, scope, unseeded, without_generators
+from nondet_probe.probe.differ.scope import (
+    ended_early,
+    named,
+    scope,
+    unseeded,
+    without_generators,
+)
 from nondet_probe.probe.differ.sides import Ints, Side, sides
 from nondet_probe.probe.differ.steps import count_steps
 from nondet_probe.records.difference import Root, TraceDifference
@@ -83,19 +89,22 @@ def _beside_unseeded(
     pairs: Pairs, first: First, until: tuple[int | None, int | None]
 ) -> tuple[Pairs, First | None, list[str]]:
     """What differs without the states of generators that nobody seeded, where these cannot be what
-    made the runs differ: nothing else differs, or first an op that was given the same."""
+    made the runs differ: nothing else differs, or first an op that was given the same, or a setting
+    of an optimizer."""
     a, b, side_a, side_b = pairs.a, pairs.b, pairs.side_a, pairs.side_b
     names = unseeded(a, b, side_a, side_b)
     if _record(first[0]).site.name not in names:
         return pairs, first, []
     others, _ = reached(pair_up(a, b, *without_generators(a, b, side_a, side_b, names)), until)
     then = first_difference(others)
-    told = f"the generators {' and '.join(sorted(names))} were in other states all along"
+    told = f"{named(sorted(names))} in other states all along"
     if then is None:
         return others, None, [f"{told} and were drawn from; nothing that was recorded came of it"]
-    root = then[0]
-    if root.inputs_equal and not root.inferred and _record(root).site.kind == "op":
-        return others, then, [f"{told}, which is not why the first op that differs does"]
+    root, site = then[0], _record(then[0]).site
+    settings = (site.phase, site.kind) == ("optimizer", "optimizer")
+    if settings or (root.inputs_equal and not root.inferred and site.kind == "op"):
+        what = "op" if site.kind == "op" else "setting of an optimizer"
+        return others, then, [f"{told}, which is not why the first {what} that differs does"]
     return pairs, first, []
 
 

@@ -1,4 +1,4 @@
-"""Optimizers: the gradients that each is about to use, and the steps that they end."""
+"""Optimizers: the settings and gradients that each is about to use, and the steps they end."""
 
 from __future__ import annotations
 
@@ -59,6 +59,9 @@ class Optimizers:
         if torch.compiler.is_compiling() or not self._sink.sees():
             return None
         number = self._state.number_of(optimizer)
+        start = time.perf_counter()
+        self._state.settings(number, optimizer)
+        self._sink.seconds += time.perf_counter() - start
         told = with_closure_told(args, kwargs, lambda: self._evaluated(number, optimizer))
         if told is None:
             self._gradients(number, optimizer)

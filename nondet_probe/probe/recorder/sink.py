@@ -81,6 +81,8 @@ class Sink:
         self._ends: list[Callable[[], None]] = []
         self._every: list[Callable[[], None]] = []
         self._batches: list[Callable[[str, Any], None]] = []
+        self._in_setup: list[Callable[[], None]] = []
+        self._looking = False
         self._turns: list[Callable[[bool], None]] = []
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
@@ -133,6 +135,12 @@ class Sink:
         """
         if not self.sees():
             return
+        if self.step == SETUP and not self._looking:
+            self._looking = True
+            try:
+                self._called(self._in_setup)
+            finally:
+                self._looking = False
         number = self._writer.site(site)
         if (
             not self._pending
@@ -193,6 +201,10 @@ class Sink:
     def when_written(self, call: Callable[[int], None]) -> None:
         """`call` with the number of each recorded step once that is written; it may `stop`."""
         self._written = call
+
+    def before_records_of_setup(self, call: Callable[[], None]) -> None:
+        """`call` before each record of the setup, in which no step begins."""
+        self._in_setup.append(call)
 
     def at_turn(self, call: Callable[[bool], None]) -> None:
         """`call` with `active` whenever that changes from one step to the next."""
