@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nondet_probe.errors import RecordError
 
 __all__ = [
     "APPLICATION_ID",
     "FORMAT",
+    "LATER_FIELDS",
     "LIVE",
     "NO_INPUTS",
     "NO_OUTPUTS",
@@ -51,6 +53,9 @@ SKETCH_TABLES = {
     ),
 }
 """Beside TABLES in a trace with sketches: both, or neither."""
+LATER_FIELDS: dict[str, Any] = {"injected": None}
+"""Of `TraceMeta`, fields that a trace of this version may lack -> what it means that one is not
+there; a trace in which it would say just that has none."""
 
 NO_INPUTS, NO_OUTPUTS = 1, 2
 """Bits that say which digests of a record are missing."""

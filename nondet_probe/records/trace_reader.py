@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nondet_probe.errors import RecordError
+from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.records.codec import decode
 from nondet_probe.records.files import sha256_of
 from nondet_probe.records.trace import (
@@ -24,6 +24,7 @@ from nondet_probe.records.trace import (
 )
 from nondet_probe.records.trace_file import (
     FORMAT,
+    LATER_FIELDS,
     VERSION,
     database_name,
     live_name,
@@ -149,9 +150,12 @@ def _read_meta(path: Path) -> tuple[TraceMeta, str | None]:
     for field in ("trace", "database_sha256"):
         if field not in document:
             raise RecordError(f"{path}: field {field} is missing")
+    trace = document["trace"]
+    if isinstance(trace, dict):
+        trace = {**LATER_FIELDS, **trace}
     try:
-        meta: TraceMeta = decode(TraceMeta, document["trace"], "trace")
-    except RecordError as error:
+        meta: TraceMeta = decode(TraceMeta, trace, "trace")
+    except (RecordError, UsageError) as error:
         raise RecordError(f"{path}: {error}") from error
     if meta.level not in LEVELS:
         raise RecordError(f"{path}: level {meta.level!r}; known are {', '.join(LEVELS)}")

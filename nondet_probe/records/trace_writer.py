@@ -18,6 +18,7 @@ from nondet_probe.records.trace import Site, TraceMeta, Words
 from nondet_probe.records.trace_file import (
     APPLICATION_ID,
     FORMAT,
+    LATER_FIELDS,
     TABLES,
     VERSION,
     database_name,
@@ -141,11 +142,16 @@ class TraceWriter:
         if os.getpid() != self._pid:
             return
         self.meta.coverage.records = self._count
+        trace = {
+            name: value
+            for name, value in encode(self.meta).items()
+            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+        }
         document = {
             "format": FORMAT,
             "version": VERSION,
             "database_sha256": self._sha256,
-            "trace": encode(self.meta),
+            "trace": trace,
         }
         # ASCII: an argument of a command line need not be text that UTF-8 can hold.
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
