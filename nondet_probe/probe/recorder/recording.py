@@ -271,8 +271,8 @@ def record(
     tells the distance between runs.
     inject: a fault that is injected meanwhile, as `nondet_probe.inject` does.
 
-    Raises UsageError for arguments that cannot be, for a folder that is there already, and where the
-    fault could not be injected. A trace that cannot be written any more (a full disk) ends the
+    Raises UsageError for arguments that cannot be, for a folder that is there already, and where
+    the fault could not be injected. A trace that cannot be written any more (a full disk) ends the
     recording, not the training; leaving the block then raises RecordError.
     """
     _check(level, model, optimizer, schedule, names)
