@@ -1,7 +1,9 @@
 // One chunk of a comparison, compiled once for each ISA level.
 #include <cstring>
+#include <type_traits>
 
 #include "compare.hpp"
+#include "simd.hpp"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // the vectors never cross a call that is not inlined
 
@@ -25,39 +27,146 @@ inline __attribute__((always_inline)) typename Kind::Unsigned apart(
 
 // Eight lanes in all, at every level.
 constexpr int kGroups = 8 / kLanes;
+// Vectors at once, of which the last group has whole lanes.
+constexpr int kBlock = 16;
+
+// sum += a * b. Fused where the product of two elements is a double anyway: the same bits then.
+template <class Kind>
+inline __attribute__((always_inline)) void add_product(f64xn& sum, const f64xn& a, const f64xn& b) {
+#if NDP_VECTOR_BYTES == 64 && defined(__FMA__)
+  if constexpr (Kind::exact_products) {
+    sum = (f64xn)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+    return;
+  }
+#elif NDP_VECTOR_BYTES == 32 && defined(__FMA__)
+  if constexpr (Kind::exact_products) {
+    sum = (f64xn)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+    return;
+  }
+#endif
+  sum += a * b;
+}
+
+// Counts, for every k, how many distances are 2^k or more. Each distance is smeared downwards from
+// its highest bit; the counts are kept as binary digits, one vector a digit, and a carry-save tree
+// adds sixteen vectors to them in about as many steps.
+template <class Unsigned>
+struct Widths {
+  static constexpr int kBits = sizeof(Unsigned) / kLanes * 8;
+  static constexpr int kLow = 4;    // digits that the tree adds to
+  static constexpr int kHigh = 10;  // and those it carries into: 2^14 vectors in all
+  Unsigned digits[kLow + kHigh]{};
+
+  // Returns the sum's digit, leaves the carry.
+  static inline __attribute__((always_inline)) Unsigned carry(Unsigned& sum, const Unsigned& a,
+                                                              const Unsigned& b) {
+    const Unsigned either = sum ^ a;
+    const Unsigned up = (sum & a) | (either & b);
+    sum = either ^ b;
+    return up;
+  }
+
+  inline __attribute__((always_inline)) void add(Unsigned (&distances)[kBlock]) {
+#pragma GCC unroll 16
+    for (Unsigned& d : distances) {
+      d |= d >> 1;
+      d |= d >> 2;
+      d |= d >> 4;
+      d |= d >> 8;
+      d |= d >> 16;
+      if constexpr (kBits == 64) d |= d >> 32;
+    }
+    Unsigned up[kBlock / 2];
+#pragma GCC unroll 4
+    for (int digit = 0, count = kBlock; digit < kLow; ++digit, count /= 2) {
+      const Unsigned* from = digit == 0 ? distances : up;
+#pragma GCC unroll 8
+      for (int i = 0; i < count / 2; ++i)
+        up[i] = carry(digits[digit], from[2 * i], from[2 * i + 1]);
+    }
+    Unsigned carried = up[0];
+#pragma GCC unroll 10
+    for (int digit = kLow; digit < kLow + kHigh; ++digit) {
+      const Unsigned next = digits[digit] & carried;
+      digits[digit] ^= carried;
+      carried = next;
+    }
+  }
+
+  // counts[k] of distances that are 2^k or more.
+  void total(int64_t (&counts)[kBits]) const {
+    for (int digit = 0; digit < kLow + kHigh; ++digit)
+      for (int lane = 0; lane < kLanes; ++lane) {
+        const uint64_t word = digits[digit][lane];
+        if (word == 0) continue;
+        for (int k = 0; k < kBits; ++k) counts[k] += static_cast<int64_t>(word >> k & 1) << digit;
+      }
+  }
+};
+
+struct NoWidths {};
 
 template <class Kind>
 struct Sums {
   typename Kind::Signed different{};
   typename Kind::Signed uncountable{};
   typename Kind::Unsigned furthest{};
+  std::conditional_t<Kind::has_ulp, Widths<typename Kind::Unsigned>, NoWidths> widths;
   f64xn squares_difference[kGroups]{};
   f64xn squares[kGroups]{};
+  f64xn squares_other[kGroups]{};
+  f64xn dot[kGroups]{};
 
-  // Eight elements, of which those from `kept` on are padding.
-  inline __attribute__((always_inline)) void add(const unsigned char* a, const unsigned char* b,
-                                                 int kept) {
+  // A vector of elements, of which those from `kept` on are padding; returns the ulp distances,
+  // where there are any.
+  inline __attribute__((always_inline)) typename Kind::Unsigned add(int group,
+                                                                    const unsigned char* a,
+                                                                    const unsigned char* b,
+                                                                    int kept) {
+    const typename Kind::Signed bits_a = Kind::bits(a);
+    const typename Kind::Signed bits_b = Kind::bits(b);
+    const typename Kind::Signed differs = bits_a != bits_b;
+    different -= differs;
+    typename Kind::Unsigned distance{};
+    if constexpr (Kind::has_ulp) {
+      typename Kind::Signed nan;
+      distance = apart<Kind>(bits_a, bits_b, nan);
+      uncountable -= nan;
+      furthest = distance > furthest ? distance : furthest;
+      // The one distance that is counted but stands for those that cannot be.
+      if constexpr (Kind::size == 8)
+        distance -= (typename Kind::Unsigned)(distance == static_cast<uint64_t>(kUlpMax));
+    }
+    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
+    const f64xn gap = value_a - value_b;
+    const f64xn counted = (f64xn)((i64xn)gap & __builtin_convertvector(differs, i64xn));
+    if (kept < kLanes)
+      for (int lane = kept < 0 ? 0 : kept; lane < kLanes; ++lane) value_a[lane] = value_b[lane] = 0.0;
+    squares_difference[group] += counted * counted;
+    add_product<Kind>(squares[group], value_a, value_a);
+    add_product<Kind>(squares_other[group], value_b, value_b);
+    add_product<Kind>(dot[group], value_a, value_b);
+    return distance;
+  }
+
+  // Eight elements; their distances go to `distances`, which is kGroups long.
+  inline __attribute__((always_inline)) void eight(const unsigned char* a, const unsigned char* b,
+                                                   int kept, typename Kind::Unsigned* distances) {
 #pragma GCC unroll 4
     for (int group = 0; group < kGroups; ++group) {
       const int start = group * kLanes;
-      const typename Kind::Signed bits_a = Kind::bits(a + start * Kind::size);
-      const typename Kind::Signed bits_b = Kind::bits(b + start * Kind::size);
-      const typename Kind::Signed differs = bits_a != bits_b;
-      different -= differs;
-      if constexpr (Kind::has_ulp) {
-        typename Kind::Signed nan;
-        const typename Kind::Unsigned distance = apart<Kind>(bits_a, bits_b, nan);
-        uncountable |= nan;
-        furthest = distance > furthest ? distance : furthest;
-      }
-      f64xn value_a = Kind::value(bits_a);
-      const f64xn gap = value_a - Kind::value(bits_b);
-      const f64xn counted = (f64xn)((i64xn)gap & __builtin_convertvector(differs, i64xn));
-      if (kept < 8)
-        for (int lane = 0; lane < kLanes; ++lane)
-          if (start + lane >= kept) value_a[lane] = 0.0;
-      squares_difference[group] += counted * counted;
-      squares[group] += value_a * value_a;
+      distances[group] =
+          add(group, a + start * Kind::size, b + start * Kind::size, kept - start);
+    }
+  }
+
+  inline __attribute__((always_inline)) void count(typename Kind::Unsigned (&distances)[kBlock]) {
+    if constexpr (Kind::has_ulp) {
+      typename Kind::Unsigned any{};
+      for (const auto& distance : distances) any |= distance;
+      // As long as a change is small, most blocks are equal.
+      for (int lane = 0; lane < kLanes; ++lane)
+        if (any[lane] != 0) return widths.add(distances);
     }
   }
 };
@@ -69,37 +178,88 @@ inline double total(const f64xn* groups) {
 }
 
 template <class Kind>
-Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
-  Sums<Kind> sums;
-  const int64_t whole = elements / 8 * 8;
-  for (int64_t i = 0; i < whole; i += 8) sums.add(a + i * Kind::size, b + i * Kind::size, 8);
-  const int rest = static_cast<int>(elements - whole);
-  if (rest != 0) {
-    unsigned char last_a[64] = {}, last_b[64] = {};
-    std::memcpy(last_a, a + whole * Kind::size, rest * Kind::size);
-    std::memcpy(last_b, b + whole * Kind::size, rest * Kind::size);
-    sums.add(last_a, last_b, rest);
-  }
-  Compared found;
+void fill_in(const Sums<Kind>& sums, int64_t elements, Compared& found) {
   uint64_t furthest = 0;
-  bool uncountable = false;
+  int64_t uncountable = 0;
+  int64_t counts[Widths<typename Kind::Unsigned>::kBits] = {};
   for (int lane = 0; lane < kLanes; ++lane) {
-    found.different += sums.different[lane];
-    if constexpr (Kind::has_ulp) {
-      const uint64_t distance = sums.furthest[lane];
-      if (distance > furthest) furthest = distance;
-      uncountable |= sums.uncountable[lane] != 0;
+    const uint64_t distance = sums.furthest[lane];
+    if (distance > furthest) furthest = distance;
+    uncountable += sums.uncountable[lane];
+  }
+  sums.widths.total(counts);
+  const bool saturated = uncountable != 0 || furthest >= static_cast<uint64_t>(kUlpMax);
+  found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
+  found.ulps[0] = elements - counts[0] - uncountable;
+  found.ulps[kUlpBuckets - 1] = uncountable;
+  constexpr int bits = Widths<typename Kind::Unsigned>::kBits;
+  for (int k = 0; k < bits; ++k)
+    found.ulps[k + 1] += counts[k] - (k + 1 < bits ? counts[k + 1] : 0);
+}
+
+// What two chunks with the same bits have to tell: the squares of one.
+template <class Kind>
+Compared compare_equal(const unsigned char* a, int64_t elements) {
+  f64xn squares[kGroups]{};
+  for (int64_t i = 0; i < elements; i += 8) {
+    unsigned char last[64] = {};
+    const unsigned char* from = a + i * Kind::size;
+    if (elements - i < 8) {
+      std::memcpy(last, from, (elements - i) * Kind::size);
+      from = last;
+    }
+#pragma GCC unroll 4
+    for (int group = 0; group < kGroups; ++group) {
+      const int start = group * kLanes;
+      f64xn value = Kind::value(Kind::bits(from + start * Kind::size));
+      if (elements - i < 8)
+        for (int lane = 0; lane < kLanes; ++lane)
+          if (i + start + lane >= elements) value[lane] = 0.0;
+      add_product<Kind>(squares[group], value, value);
     }
   }
-  const bool saturated = uncountable || furthest > static_cast<uint64_t>(kUlpMax);
-  found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
+  Compared found;
+  found.sum_squares = found.sum_squares_other = found.dot = total(squares);
+  if constexpr (Kind::has_ulp) found.ulps[0] = elements;
+  return found;
+}
+
+template <class Kind>
+Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
+  if (std::memcmp(a, b, elements * Kind::size) == 0) return compare_equal<Kind>(a, elements);
+  constexpr int64_t block = kBlock * kLanes;
+  Sums<Kind> sums;
+  typename Kind::Unsigned distances[kBlock];
+  const int64_t whole = elements / block * block;
+  for (int64_t i = 0; i < whole; i += block) {
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; vector += kGroups)
+      sums.eight(a + (i + vector * kLanes) * Kind::size, b + (i + vector * kLanes) * Kind::size, 8,
+                 distances + vector);
+    sums.count(distances);
+  }
+  if (whole < elements) {
+    for (auto& distance : distances) distance ^= distance;
+    typename Kind::Unsigned* next = distances;
+    for (int64_t i = whole; i < elements; i += 8, next += kGroups) {
+      unsigned char last_a[64] = {}, last_b[64] = {};
+      const int64_t kept = elements - i < 8 ? elements - i : 8;
+      std::memcpy(last_a, a + i * Kind::size, kept * Kind::size);
+      std::memcpy(last_b, b + i * Kind::size, kept * Kind::size);
+      sums.eight(last_a, last_b, static_cast<int>(kept), next);
+    }
+    sums.count(distances);
+  }
+  Compared found;
+  for (int lane = 0; lane < kLanes; ++lane) found.different += sums.different[lane];
+  if constexpr (Kind::has_ulp) fill_in(sums, elements, found);
   found.sum_squares_difference = total(sums.squares_difference);
   found.sum_squares = total(sums.squares);
-  if (found.different != 0) {
-    found.first = 0;
-    while (std::memcmp(a + found.first * Kind::size, b + found.first * Kind::size, Kind::size) == 0)
-      ++found.first;
-  }
+  found.sum_squares_other = total(sums.squares_other);
+  found.dot = total(sums.dot);
+  found.first = 0;
+  while (std::memcmp(a + found.first * Kind::size, b + found.first * Kind::size, Kind::size) == 0)
+    ++found.first;
   return found;
 }
 

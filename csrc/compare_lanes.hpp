@@ -40,8 +40,10 @@ inline Vector load(const unsigned char* from) {
 inline i32xn place32(i32xn top) { return top ^ ((top >> 31) & 0x7fffffff); }
 inline i64xn place64(i64xn top) { return top ^ ((top >> 63) & 0x7fffffffffffffff); }
 
+// exact_products: the product of any two elements is a double.
 struct Float64 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = false;
   static constexpr int size = 8;
   using Signed = i64xn;
   using Unsigned = u64xn;
@@ -53,6 +55,7 @@ struct Float64 {
 
 struct Float32 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = true;
   static constexpr int size = 4;
   using Signed = i32xn;
   using Unsigned = u32xn;
@@ -153,6 +156,7 @@ constexpr Table8 kE8m0fnu = table_e8m0();
 template <const Table8& table>
 struct Float8 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = true;
   static constexpr int size = 1;
   using Signed = i32xn;
   using Unsigned = u32xn;
@@ -180,6 +184,7 @@ struct Float8 {
 template <class Stored, class Vector, class Lanes>
 struct Whole {
   static constexpr bool has_ulp = false;
+  static constexpr bool exact_products = sizeof(Stored) < 4;
   static constexpr int size = sizeof(Stored);
   using Signed = Lanes;
   using Unsigned = Lanes;

@@ -1,6 +1,7 @@
 """Exact questions about tensors: are the bits equal, how far apart are they, change one of them."""
 
 from nondet_probe.bits.compare import (
+    ULP_BUCKETS,
     ULP_MAX,
     Comparison,
     bit_equal,
@@ -13,6 +14,7 @@ from nondet_probe.bits.flip import BitChange, flip_bit, step_ulp
 
 __all__ = [
     "DIGEST_FORMAT",
+    "ULP_BUCKETS",
     "ULP_MAX",
     "BitChange",
     "Comparison",
