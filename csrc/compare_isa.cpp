@@ -20,8 +20,9 @@ inline __attribute__((always_inline)) typename Kind::Unsigned apart(
   using Unsigned = typename Kind::Unsigned;
   nan = (Kind::nan(a) | Kind::nan(b)) & (a != b);
   const typename Kind::Signed place_a = Kind::place(a), place_b = Kind::place(b);
-  const Unsigned distance = place_a > place_b ? (Unsigned)place_a - (Unsigned)place_b
-                                              : (Unsigned)place_b - (Unsigned)place_a;
+  const typename Kind::Signed upper = place_a > place_b ? place_a : place_b;
+  const typename Kind::Signed lower = place_a > place_b ? place_b : place_a;
+  const Unsigned distance = (Unsigned)upper - (Unsigned)lower;
   return distance & (Unsigned)~nan;
 }
 
@@ -93,14 +94,14 @@ struct Widths {
     }
   }
 
-  // counts[k] of distances that are 2^k or more.
-  void total(int64_t (&counts)[kBits]) const {
+  // counts[k] of distances that are 2^k or more, of which there are at most kCompareChunk.
+  void total(uint32_t (&counts)[kBits]) const {
     for (int digit = 0; digit < kLow + kHigh; ++digit)
-      for (int lane = 0; lane < kLanes; ++lane) {
-        const uint64_t word = digits[digit][lane];
-        if (word == 0) continue;
-        for (int k = 0; k < kBits; ++k) counts[k] += static_cast<int64_t>(word >> k & 1) << digit;
-      }
+      for (int lane = 0; lane < kLanes; ++lane)
+        for (int low = 0; low < kBits; low += 32) {
+          const auto word = static_cast<uint32_t>(digits[digit][lane] >> low);
+          for (int k = 0; k < 32; ++k) counts[low + k] += (word >> k & 1) << digit;
+        }
   }
 };
 
@@ -139,7 +140,7 @@ struct Sums {
     }
     f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
     const f64xn gap = value_a - value_b;
-    const f64xn counted = (f64xn)((i64xn)gap & __builtin_convertvector(differs, i64xn));
+    const f64xn counted = (f64xn)((i64xn)gap & wide_mask(differs));
     if (kept < kLanes)
       for (int lane = kept < 0 ? 0 : kept; lane < kLanes; ++lane) value_a[lane] = value_b[lane] = 0.0;
     squares_difference[group] += counted * counted;
@@ -160,13 +161,15 @@ struct Sums {
     }
   }
 
-  inline __attribute__((always_inline)) void count(typename Kind::Unsigned (&distances)[kBlock]) {
-    if constexpr (Kind::has_ulp) {
-      typename Kind::Unsigned any{};
-      for (const auto& distance : distances) any |= distance;
-      // As long as a change is small, most blocks are equal.
-      for (int lane = 0; lane < kLanes; ++lane)
-        if (any[lane] != 0) return widths.add(distances);
+  // A block that has the same bits in both: as long as a change is small, most have.
+  inline __attribute__((always_inline)) void equal(const unsigned char* a) {
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; ++vector) {
+      const int group = vector % kGroups;
+      const f64xn value = Kind::value(Kind::bits(a + vector * kLanes * Kind::size));
+      add_product<Kind>(squares[group], value, value);
+      add_product<Kind>(squares_other[group], value, value);
+      add_product<Kind>(dot[group], value, value);
     }
   }
 };
@@ -181,7 +184,8 @@ template <class Kind>
 void fill_in(const Sums<Kind>& sums, int64_t elements, Compared& found) {
   uint64_t furthest = 0;
   int64_t uncountable = 0;
-  int64_t counts[Widths<typename Kind::Unsigned>::kBits] = {};
+  constexpr int bits = Widths<typename Kind::Unsigned>::kBits;
+  uint32_t counts[bits] = {};
   for (int lane = 0; lane < kLanes; ++lane) {
     const uint64_t distance = sums.furthest[lane];
     if (distance > furthest) furthest = distance;
@@ -192,51 +196,40 @@ void fill_in(const Sums<Kind>& sums, int64_t elements, Compared& found) {
   found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
   found.ulps[0] = elements - counts[0] - uncountable;
   found.ulps[kUlpBuckets - 1] = uncountable;
-  constexpr int bits = Widths<typename Kind::Unsigned>::kBits;
   for (int k = 0; k < bits; ++k)
     found.ulps[k + 1] += counts[k] - (k + 1 < bits ? counts[k + 1] : 0);
 }
 
-// What two chunks with the same bits have to tell: the squares of one.
+// Whether a block of the one has the bits of that of the other.
 template <class Kind>
-Compared compare_equal(const unsigned char* a, int64_t elements) {
-  f64xn squares[kGroups]{};
-  for (int64_t i = 0; i < elements; i += 8) {
-    unsigned char last[64] = {};
-    const unsigned char* from = a + i * Kind::size;
-    if (elements - i < 8) {
-      std::memcpy(last, from, (elements - i) * Kind::size);
-      from = last;
-    }
-#pragma GCC unroll 4
-    for (int group = 0; group < kGroups; ++group) {
-      const int start = group * kLanes;
-      f64xn value = Kind::value(Kind::bits(from + start * Kind::size));
-      if (elements - i < 8)
-        for (int lane = 0; lane < kLanes; ++lane)
-          if (i + start + lane >= elements) value[lane] = 0.0;
-      add_product<Kind>(squares[group], value, value);
-    }
-  }
-  Compared found;
-  found.sum_squares = found.sum_squares_other = found.dot = total(squares);
-  if constexpr (Kind::has_ulp) found.ulps[0] = elements;
-  return found;
+inline __attribute__((always_inline)) bool equal_block(const unsigned char* a,
+                                                       const unsigned char* b) {
+  constexpr int vectors = kBlock * Kind::size / 8;
+  u64xn apart{};
+#pragma GCC unroll 16
+  for (int i = 0; i < vectors; ++i)
+    apart |= load<u64xn>(a + i * sizeof(u64xn)) ^ load<u64xn>(b + i * sizeof(u64xn));
+  uint64_t any = 0;
+  for (int lane = 0; lane < kLanes; ++lane) any |= apart[lane];
+  return any == 0;
 }
 
 template <class Kind>
 Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
-  if (std::memcmp(a, b, elements * Kind::size) == 0) return compare_equal<Kind>(a, elements);
   constexpr int64_t block = kBlock * kLanes;
   Sums<Kind> sums;
   typename Kind::Unsigned distances[kBlock];
   const int64_t whole = elements / block * block;
   for (int64_t i = 0; i < whole; i += block) {
+    if (equal_block<Kind>(a + i * Kind::size, b + i * Kind::size)) {
+      sums.equal(a + i * Kind::size);
+      continue;
+    }
 #pragma GCC unroll 16
     for (int vector = 0; vector < kBlock; vector += kGroups)
       sums.eight(a + (i + vector * kLanes) * Kind::size, b + (i + vector * kLanes) * Kind::size, 8,
                  distances + vector);
-    sums.count(distances);
+    if constexpr (Kind::has_ulp) sums.widths.add(distances);
   }
   if (whole < elements) {
     for (auto& distance : distances) distance ^= distance;
@@ -248,7 +241,7 @@ Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t el
       std::memcpy(last_b, b + i * Kind::size, kept * Kind::size);
       sums.eight(last_a, last_b, static_cast<int>(kept), next);
     }
-    sums.count(distances);
+    if constexpr (Kind::has_ulp) sums.widths.add(distances);
   }
   Compared found;
   for (int lane = 0; lane < kLanes; ++lane) found.different += sums.different[lane];
@@ -257,7 +250,11 @@ Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t el
   found.sum_squares = total(sums.squares);
   found.sum_squares_other = total(sums.squares_other);
   found.dot = total(sums.dot);
+  if (found.different == 0) return found;
   found.first = 0;
+  while (found.first < whole &&
+         equal_block<Kind>(a + found.first * Kind::size, b + found.first * Kind::size))
+    found.first += block;
   while (std::memcmp(a + found.first * Kind::size, b + found.first * Kind::size, Kind::size) == 0)
     ++found.first;
   return found;

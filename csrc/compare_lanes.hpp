@@ -35,6 +35,23 @@ inline Vector load(const unsigned char* from) {
   return loaded;
 }
 
+// The compiler's own conversions of whole registers go by halves; these are one instruction each.
+// (Where every lane is kept, "maskz" says no more than that none is left undefined.)
+#if NDP_VECTOR_BYTES == 64
+inline f64xn wide(f32xn v) { return (f64xn)_mm512_maskz_cvtps_pd(0xff, (__m256)v); }
+inline i64xn wide_mask(i32xn v) { return (i64xn)_mm512_maskz_cvtepi32_epi64(0xff, (__m256i)v); }
+inline u32xn wide(u16xn v) { return (u32xn)_mm256_cvtepu16_epi32((__m128i)v); }
+#elif NDP_VECTOR_BYTES == 32
+inline f64xn wide(f32xn v) { return (f64xn)_mm256_cvtps_pd((__m128)v); }
+inline i64xn wide_mask(i32xn v) { return (i64xn)_mm256_cvtepi32_epi64((__m128i)v); }
+inline u32xn wide(u16xn v) { return __builtin_convertvector(v, u32xn); }
+#else
+inline f64xn wide(f32xn v) { return __builtin_convertvector(v, f64xn); }
+inline i64xn wide_mask(i32xn v) { return __builtin_convertvector(v, i64xn); }
+inline u32xn wide(u16xn v) { return __builtin_convertvector(v, u32xn); }
+#endif
+inline i64xn wide_mask(i64xn v) { return v; }
+
 // The place of a float in the order of all bit patterns, -0.0 at -1 and 0.0 at 0: adjacent
 // patterns are 1 apart. `top` holds the pattern with its sign in the top bit.
 inline i32xn place32(i32xn top) { return top ^ ((top >> 31) & 0x7fffffff); }
@@ -62,14 +79,14 @@ struct Float32 {
   static Signed bits(const unsigned char* from) { return load<i32xn>(from); }
   static Signed place(Signed bits) { return place32(bits); }
   static Signed nan(Signed bits) { return (bits & 0x7fffffff) > 0x7f800000; }
-  static f64xn value(Signed bits) { return __builtin_convertvector((f32xn)bits, f64xn); }
+  static f64xn value(Signed bits) { return wide((f32xn)bits); }
 };
 
 // 16-bit kinds are kept in the top half of 32-bit lanes.
 struct Half : Float32 {
   static constexpr int size = 2;
   static Signed bits(const unsigned char* from) {
-    return (i32xn)(__builtin_convertvector(load<u16xn>(from), u32xn) << 16);
+    return (i32xn)(wide(load<u16xn>(from)) << 16);
   }
   static Signed place(Signed bits) { return place32(bits) >> 16; }
 };
@@ -86,7 +103,7 @@ struct Float16 : Half {
     const i32xn subnormal = (i32xn)tiny;
     const i32xn chosen =
         magnitude < 0x0400 ? subnormal : (magnitude >= 0x7c00 ? special : normal);
-    return __builtin_convertvector((f32xn)(chosen | (bits & (int32_t)0x80000000)), f64xn);
+    return wide((f32xn)(chosen | (bits & (int32_t)0x80000000)));
   }
 };
 
