@@ -128,7 +128,7 @@ class Distances:
             "tensor_distance": distance,
             "tensor_share": share,
             "tensor_max_ulp": max_ulp,
-            "tensor_median_ulp": _median(ulps),
+            "tensor_median_ulp": np.minimum(_median(ulps), max_ulp),
             "tensor_cosine": _cosine(dots, squares, others, different == 0),
             "tensor_ulps": _trimmed(ulps),
             "kind_distance": _by_kind(apart, squares, kinds, present),
