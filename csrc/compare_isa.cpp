@@ -13,17 +13,14 @@ namespace ndp::NDP_ISA {
 
 namespace {
 
-// Floats between a and b lane by lane; 0 where `nan` is set: bits differ and one of them is NaN.
+// Floats between a and b lane by lane, whatever they are.
 template <class Kind>
 inline __attribute__((always_inline)) typename Kind::Unsigned apart(
-    const typename Kind::Signed& a, const typename Kind::Signed& b, typename Kind::Signed& nan) {
-  using Unsigned = typename Kind::Unsigned;
-  nan = (Kind::nan(a) | Kind::nan(b)) & (a != b);
+    const typename Kind::Signed& a, const typename Kind::Signed& b) {
   const typename Kind::Signed place_a = Kind::place(a), place_b = Kind::place(b);
   const typename Kind::Signed upper = place_a > place_b ? place_a : place_b;
   const typename Kind::Signed lower = place_a > place_b ? place_b : place_a;
-  const Unsigned distance = (Unsigned)upper - (Unsigned)lower;
-  return distance & (Unsigned)~nan;
+  return (typename Kind::Unsigned)upper - (typename Kind::Unsigned)lower;
 }
 
 // Eight lanes in all, at every level.
@@ -69,14 +66,7 @@ struct Widths {
 
   inline __attribute__((always_inline)) void add(Unsigned (&distances)[kBlock]) {
 #pragma GCC unroll 16
-    for (Unsigned& d : distances) {
-      d |= d >> 1;
-      d |= d >> 2;
-      d |= d >> 4;
-      d |= d >> 8;
-      d |= d >> 16;
-      if constexpr (kBits == 64) d |= d >> 32;
-    }
+    for (Unsigned& d : distances) d = smeared(d);
     Unsigned up[kBlock / 2];
 #pragma GCC unroll 4
     for (int digit = 0, count = kBlock; digit < kLow; ++digit, count /= 2) {
@@ -107,7 +97,9 @@ struct Widths {
 
 struct NoWidths {};
 
-template <class Kind>
+// What is found in one chunk. Sums that are not `careful` take it that no difference is NaN;
+// compare_kind sees where that was wrong.
+template <class Kind, bool careful>
 struct Sums {
   typename Kind::Signed different{};
   typename Kind::Signed uncountable{};
@@ -126,24 +118,30 @@ struct Sums {
                                                                     int kept) {
     const typename Kind::Signed bits_a = Kind::bits(a);
     const typename Kind::Signed bits_b = Kind::bits(b);
-    const typename Kind::Signed differs = bits_a != bits_b;
-    different -= differs;
+    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
+    f64xn gap = value_a - value_b;
     typename Kind::Unsigned distance{};
+    if constexpr (careful) {
+      const typename Kind::Signed differs = bits_a != bits_b;
+      different -= differs;
+      gap = (f64xn)((i64xn)gap & wide_mask(differs));
+      if constexpr (Kind::has_ulp) {
+        const typename Kind::Signed nan = (Kind::nan(bits_a) | Kind::nan(bits_b)) & differs;
+        distance = apart<Kind>(bits_a, bits_b) & (typename Kind::Unsigned)~nan;
+        uncountable -= nan;
+      }
+    } else {
+      distance = apart<Kind>(bits_a, bits_b);
+    }
     if constexpr (Kind::has_ulp) {
-      typename Kind::Signed nan;
-      distance = apart<Kind>(bits_a, bits_b, nan);
-      uncountable -= nan;
       furthest = distance > furthest ? distance : furthest;
       // The one distance that is counted but stands for those that cannot be.
       if constexpr (Kind::size == 8)
         distance -= (typename Kind::Unsigned)(distance == static_cast<uint64_t>(kUlpMax));
     }
-    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
-    const f64xn gap = value_a - value_b;
-    const f64xn counted = (f64xn)((i64xn)gap & wide_mask(differs));
     if (kept < kLanes)
       for (int lane = kept < 0 ? 0 : kept; lane < kLanes; ++lane) value_a[lane] = value_b[lane] = 0.0;
-    squares_difference[group] += counted * counted;
+    squares_difference[group] += gap * gap;
     add_product<Kind>(squares[group], value_a, value_a);
     add_product<Kind>(squares_other[group], value_b, value_b);
     add_product<Kind>(dot[group], value_a, value_b);
@@ -180,8 +178,8 @@ inline double total(const f64xn* groups) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-template <class Kind>
-void fill_in(const Sums<Kind>& sums, int64_t elements, Compared& found) {
+template <class Kind, bool careful>
+void fill_in(const Sums<Kind, careful>& sums, int64_t elements, Compared& found) {
   uint64_t furthest = 0;
   int64_t uncountable = 0;
   constexpr int bits = Widths<typename Kind::Unsigned>::kBits;
@@ -193,6 +191,7 @@ void fill_in(const Sums<Kind>& sums, int64_t elements, Compared& found) {
   }
   sums.widths.total(counts);
   const bool saturated = uncountable != 0 || furthest >= static_cast<uint64_t>(kUlpMax);
+  if (!careful) found.different = counts[0];
   found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
   found.ulps[0] = elements - counts[0] - uncountable;
   found.ulps[kUlpBuckets - 1] = uncountable;
@@ -214,10 +213,10 @@ inline __attribute__((always_inline)) bool equal_block(const unsigned char* a,
   return any == 0;
 }
 
-template <class Kind>
-Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
+template <class Kind, bool careful>
+Compared compare_once(const unsigned char* a, const unsigned char* b, int64_t elements) {
   constexpr int64_t block = kBlock * kLanes;
-  Sums<Kind> sums;
+  Sums<Kind, careful> sums;
   typename Kind::Unsigned distances[kBlock];
   const int64_t whole = elements / block * block;
   for (int64_t i = 0; i < whole; i += block) {
@@ -261,6 +260,16 @@ Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t el
 }
 
 template <class Kind>
+Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
+  if constexpr (Kind::has_ulp) {
+    const Compared found = compare_once<Kind, false>(a, b, elements);
+    // A NaN or two infinities make a gap of NaN, and no other addend takes that away again.
+    if (found.sum_squares_difference == found.sum_squares_difference) return found;
+  }
+  return compare_once<Kind, true>(a, b, elements);
+}
+
+template <class Kind>
 void ulp_kind(const unsigned char* a, const unsigned char* b, int64_t elements,
               int64_t* distances) {
   for (int64_t i = 0; i < elements; i += kLanes) {
@@ -268,9 +277,9 @@ void ulp_kind(const unsigned char* a, const unsigned char* b, int64_t elements,
     unsigned char some_a[64] = {}, some_b[64] = {};
     std::memcpy(some_a, a + i * Kind::size, kept * Kind::size);
     std::memcpy(some_b, b + i * Kind::size, kept * Kind::size);
-    typename Kind::Signed nan;
-    const typename Kind::Unsigned distance =
-        apart<Kind>(Kind::bits(some_a), Kind::bits(some_b), nan);
+    const typename Kind::Signed bits_a = Kind::bits(some_a), bits_b = Kind::bits(some_b);
+    const typename Kind::Signed nan = (Kind::nan(bits_a) | Kind::nan(bits_b)) & (bits_a != bits_b);
+    const typename Kind::Unsigned distance = apart<Kind>(bits_a, bits_b);
     for (int64_t lane = 0; lane < kept; ++lane) {
       const uint64_t floats = distance[lane];
       const bool saturated = nan[lane] != 0 || floats > static_cast<uint64_t>(kUlpMax);

@@ -52,6 +52,37 @@ inline u32xn wide(u16xn v) { return __builtin_convertvector(v, u32xn); }
 #endif
 inline i64xn wide_mask(i64xn v) { return v; }
 
+// All bits from the highest one that is set downwards; 0 of 0.
+#if NDP_VECTOR_BYTES == 64
+// That bit is the exponent of the number as a float. Without the bit below it, rounding cannot carry.
+inline u32xn smeared(u32xn v) {
+  const __m256 rounded = _mm256_cvtepu32_ps((__m256i)(v & ~(v >> 1)));
+  const u32xn above = 158 - ((u32xn)rounded >> 23);
+  return (u32xn)_mm256_srlv_epi32(_mm256_set1_epi32(-1), (__m256i)above);
+}
+inline u64xn smeared(u64xn v) {
+  const __m512d rounded = _mm512_maskz_cvtepu64_pd(0xff, (__m512i)(v & ~(v >> 1)));
+  const u64xn above = 1086 - ((u64xn)rounded >> 52);
+  return (u64xn)_mm512_maskz_srlv_epi64(0xff, _mm512_set1_epi64(-1), (__m512i)above);
+}
+#else
+inline u32xn smeared(u32xn v) {
+  v |= v >> 1;
+  v |= v >> 2;
+  v |= v >> 4;
+  v |= v >> 8;
+  return v | v >> 16;
+}
+inline u64xn smeared(u64xn v) {
+  v |= v >> 1;
+  v |= v >> 2;
+  v |= v >> 4;
+  v |= v >> 8;
+  v |= v >> 16;
+  return v | v >> 32;
+}
+#endif
+
 // The place of a float in the order of all bit patterns, -0.0 at -1 and 0.0 at 0: adjacent
 // patterns are 1 apart. `top` holds the pattern with its sign in the top bit.
 inline i32xn place32(i32xn top) { return top ^ ((top >> 31) & 0x7fffffff); }

@@ -152,10 +152,11 @@ def _shades(shares: Floats) -> np.ndarray:
 
 def _name_buckets(axes: Axes, buckets: int) -> None:
     """Bucket 0 is equality, bucket k begins at 2^(k-1), the last is beyond counting."""
-    stride = max(1, (buckets - 2) // 6)
-    powers = range(1, buckets - 1, stride)
+    stride = 5 if buckets < 40 else 10
+    # Neither beside 0 nor beside the top: their names would run into each other.
+    powers = range(1 + stride, buckets - 3, stride)
     superscripts = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
-    names = ["1" if k == 1 else f"2{str(k - 1).translate(superscripts)}" for k in powers]
+    names = [f"2{str(k - 1).translate(superscripts)}" for k in powers]
     axes.set_yticks([0, *powers, buckets - 1], ["0", *names, "∞"])
     axes.tick_params(axis="y", length=0)
     for k in powers:
