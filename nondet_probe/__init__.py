@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nondet_probe.bits import ulp_distance as ulp_distance
     from nondet_probe.bits.compare import compare as compare
     from nondet_probe.bits.digest import digest as digest
+    from nondet_probe.errors import DifferenceError as DifferenceError
     from nondet_probe.errors import NondetProbeError as NondetProbeError
     from nondet_probe.errors import RecordError as RecordError
     from nondet_probe.errors import RunFailedError as RunFailedError
@@ -53,6 +54,7 @@ _HOMES = {
     "flip_bit": "nondet_probe.bits",
     "step_ulp": "nondet_probe.bits",
     "ulp_distance": "nondet_probe.bits",
+    "DifferenceError": "nondet_probe.errors",
     "NondetProbeError": "nondet_probe.errors",
     "RecordError": "nondet_probe.errors",
     "RunFailedError": "nondet_probe.errors",

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 __all__ = [
+    "DifferenceError",
     "NondetProbeError",
     "RecordError",
     "RunFailedError",
@@ -46,6 +47,18 @@ class RunFailedError(NondetProbeError):
         super().__init__(message)
         self.step = step
         self.partial = partial
+
+
+class DifferenceError(NondetProbeError):
+    """A recording differs from the trace that it is compared with while it is made.
+
+    `difference` is a `nondet_probe.records.difference.TraceDifference`: run a is that trace, run b
+    the recording.
+    """
+
+    def __init__(self, message: str, difference: object) -> None:
+        super().__init__(message)
+        self.difference = difference
 
 
 def near_matches(given: str, known: Iterable[str]) -> list[str]:

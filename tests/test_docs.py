@@ -23,21 +23,21 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-def commands(text: str) -> list[str]:
-    """Lines after a `$ ` prompt in console blocks, without those that cannot run here."""
+def commands(text: str) -> list[list[str]]:
+    """Of each console block the lines after its `$ ` prompts that can run here."""
     found = []
     for block in blocks(text, "console"):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                command = line[2:].partition("  #")[0].strip()
-                if not command.startswith(EXCEPTED):
-                    found.append(command)
+        lines = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+        typed = [line.partition("  #")[0].strip() for line in lines]
+        kept = [command for command in typed if not command.startswith(EXCEPTED)]
+        if kept:
+            found.append(kept)
     return found
 
 
 def test_blocks_and_commands_are_found() -> None:
     text = "```console\n$ make demo\n$ a b  # why\nout\n```\n```python\nx = 1\n```\n"
-    assert commands(text) == ["a b"]
+    assert commands(text) == [["a b"]]
     assert blocks(text, "python") == ["x = 1\n"]
 
 
@@ -45,19 +45,21 @@ def test_the_readme_has_commands() -> None:
     assert len(commands(README)) >= 3
 
 
-@pytest.mark.parametrize("command", commands(README))
-def test_readme_command_runs(command: str, tmp_path: Path) -> None:
-    program, *arguments = shlex.split(command)
-    assert program == "nondet-probe"
+@pytest.mark.parametrize("typed", commands(README), ids=lambda typed: typed[0])
+def test_readme_commands_run(typed: list[str], tmp_path: Path) -> None:
+    """Those of one block in order: what one leaves, the next may read."""
     # Beside the examples, as a reader in the checkout is, but not in it: a run leaves a directory.
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    done = subprocess.run(
-        [sys.executable, "-m", "nondet_probe", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode in (0, 1), done.stderr
+    for command in typed:
+        program, *arguments = shlex.split(command)
+        assert program == "nondet-probe"
+        done = subprocess.run(
+            [sys.executable, "-m", "nondet_probe", *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode in (0, 1), done.stderr
     assert done.stdout
 
 

@@ -349,6 +349,27 @@ def missing_places(root: Path, stem: str) -> list[str]:
     return [place for place in places if not (root / place).exists()]
 
 
+def shared_names(tests: Path) -> list[str]:
+    """pytest imports the files of all folders by their names alone: of two, it takes one."""
+    of: dict[str, list[str]] = {}
+    for path in sorted(tests.rglob("*.py")):
+        if path.name != "conftest.py":
+            of.setdefault(path.name, []).append(str(path.relative_to(tests)))
+    return [" and ".join(paths) for paths in of.values() if len(paths) > 1]
+
+
+def test_no_two_files_of_tests_have_one_name() -> None:
+    assert shared_names(ROOT / "tests") == []
+
+
+def test_a_name_of_two_files_is_found(tmp_path: Path) -> None:
+    for folder in ("cli", "probe"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_same.py").touch()
+        (tmp_path / folder / "conftest.py").touch()
+    assert shared_names(tmp_path) == ["cli/test_same.py and probe/test_same.py"]
+
+
 def test_every_op_has_its_places() -> None:
     stems = stems_of_ops()
     assert stems

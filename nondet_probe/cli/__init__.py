@@ -1,5 +1,5 @@
 """The command line `nondet-probe`: parsing and wiring only."""
 
-from nondet_probe.cli.app import main
+from nondet_probe.cli.entry import main
 
 __all__ = ["main"]

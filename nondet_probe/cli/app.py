@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,21 +9,38 @@ import typer
 
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.options import (
+    Against,
+    AgainstJson,
+    AgainstPage,
+    IsModule,
+    Json,
+    K,
+    Level,
+    Memory,
+    Names,
+    OtherSide,
+    Out,
+    OutputsOnly,
+    Page,
+    RecordOut,
+    Replay,
+    Script,
+    ScriptIsModule,
+    Seed,
+    Side,
+    Steps,
+    Target,
+    Targets,
+    Threads,
+    Variables,
+)
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
     from nondet_probe.cli.subject import Subject
 
-__all__ = ["app", "main"]
-
-_TARGET_HELP = (
-    "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
-    "path/to/file.py:function, where the function takes a seed and returns a Workload."
-)
-_SIDE_HELP = (
-    "A trace (the folder that nondet-probe record wrote), or a file of state: .safetensors, or "
-    ".pt, .pth, .bin of torch.save with tensors and plain values only."
-)
+__all__ = ["app"]
 
 app = typer.Typer(
     name="nondet-probe",
@@ -39,45 +53,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-
-Target = Annotated[str, typer.Argument(help=_TARGET_HELP, metavar="TARGET", show_default=False)]
-Seed = Annotated[int, typer.Option(help="Seed given to the workload and to every random stream.")]
-Targets = Annotated[
-    list[str],
-    typer.Argument(
-        help=_TARGET_HELP + " Or a training script, unchanged, with its arguments after --.",
-        metavar="TARGET | -- SCRIPT [ARGS]...",
-        show_default=False,
-    ),
-]
-IsModule = Annotated[
-    bool, typer.Option("-m", help="Run a module as the script: -m -- package.module [ARGS].")
-]
-K = Annotated[
-    int | None,
-    typer.Option(
-        "--k",
-        help="Executions of each op, the original included; default: 2, and 20 of what is suspect.",
-        show_default=False,
-    ),
-]
-Memory = Annotated[
-    int | None,
-    typer.Option(
-        help="MiB that executing one op again may take; beyond it a call is not covered. "
-        "Default: 4096.",
-        show_default=False,
-    ),
-]
-Threads = Annotated[
-    int | None,
-    typer.Option(help="torch's CPU threads; races between threads show from 2 up."),
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(help="Run directory; default: runs/<time>-<command>-<target>."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, alone, on stdout.")]
 
 
 def _version(show: bool) -> None:
@@ -237,32 +212,22 @@ def twin(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def record(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A new folder; default: runs/<time>-record-<script>."),
-    ] = None,
-    level: Annotated[str, typer.Option(help="step, module or op, coarsest first.")] = "module",
-    outputs_only: Annotated[
-        bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
-    ] = False,
-    steps: Annotated[
-        str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")
-    ] = None,
-    names: Annotated[
-        str | None,
-        typer.Option(help="Only modules and parameters whose path this regular expression finds."),
-    ] = None,
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    command: Script,
+    out: RecordOut = None,
+    level: Level = "module",
+    outputs_only: OutputsOnly = False,
+    steps: Steps = None,
+    names: Names = None,
+    module: ScriptIsModule = False,
+    against: Against = None,
+    html: AgainstPage = None,
+    as_json: AgainstJson = False,
 ) -> None:
     """Record a training script, unchanged: digests of all that can differ between two runs of it.
 
     The script's output, exit code and signals are its own. Two traces are compared by
-    nondet-probe diff. Options go before the script; put -- in between.
+    nondet-probe diff. Options go before the script; put -- in between. With --against the exit
+    code is that of diff: 0 equal, 1 different, 2 nothing to compare; or the script's, if it fails.
     """
     # Only here: it imports torch.
     from nondet_probe.cli.record import record as run
@@ -275,23 +240,22 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        against=against,
+        html=html,
+        as_json=as_json,
     )
 
 
 @app.command(context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def reproducible(
-    command: Annotated[
-        list[str], typer.Argument(help="A script and its arguments.", metavar="SCRIPT [ARGS]...")
-    ],
+    command: Script,
     guarantee: Annotated[
         str,
         typer.Option(
             help="none, run_to_run, launch_invariant, order_invariant or correctly_rounded."
         ),
     ] = "launch_invariant",
-    module: Annotated[
-        bool, typer.Option("-m", help="SCRIPT is the name of a module: package.module.")
-    ] = False,
+    module: ScriptIsModule = False,
     watch: Annotated[
         bool, typer.Option(help="Count the calls that need no other way too (3 us each).")
     ] = False,
@@ -339,19 +303,10 @@ def bench(
 
 @app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(help=_SIDE_HELP, metavar="A", show_default=False)],
-    b: Annotated[Path, typer.Argument(help="Another one.", metavar="B", show_default=False)],
-    html: Annotated[
-        Path | None, typer.Option(help="Write a page to look at; an existing file is kept.")
-    ] = None,
-    replay: Annotated[
-        bool,
-        typer.Option(
-            "--replay",
-            help="Run A's command again up to the first root, execute its op again, try fixes, and "
-            "keep its tensors below runs/.",
-        ),
-    ] = False,
+    a: Side,
+    b: OtherSide,
+    html: Page = None,
+    replay: Replay = False,
     as_json: Json = False,
 ) -> None:
     """Where two runs begin to differ: the first record, the op, the line, and what follows from it.
@@ -362,6 +317,25 @@ def diff(
     from nondet_probe.cli.diff import diff as run
 
     run(a, b, html, replay, as_json)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def bisect(
+    command: Script,
+    env_b: Variables = None,
+    html: Page = None,
+    module: ScriptIsModule = False,
+    as_json: Json = False,
+) -> None:
+    """Run a training script in pairs, each recorded more finely where the one before it differed:
+    steps, modules, ops. The op that is found is executed again.
+
+    All is kept below runs/<time>-bisect-<script>. Options go before the script; put -- in between.
+    """
+    # Only here: it imports torch.
+    from nondet_probe.cli.bisect import bisect as run
+
+    run(command, module=module, env_b=env_b or [], html=html, as_json=as_json)
 
 
 @app.command()
@@ -412,22 +386,3 @@ def _session(
     from nondet_probe.cli.session import Session
 
     return Session(command, target, seed, threads, out, as_json)
-
-
-def main() -> None:
-    """Entry point: run the command line and leave with its exit code."""
-    from nondet_probe.errors import UsageError
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A path or a name that the terminal's encoding lacks must not end a finished run.
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        app()
-    except UsageError as error:
-        typer.echo(f"nondet-probe: {error}", err=True)
-        sys.exit(exit_codes.USAGE)
-    except Exception:
-        # Python's own exit code for it, 1, would say that nondeterminism was found.
-        traceback.print_exc()
-        sys.exit(exit_codes.FAILED)

@@ -38,10 +38,10 @@ from nondet_probe.report.states import (
 )
 from nondet_probe.report.tables import Table
 
-__all__ = ["diff"]
+__all__ = ["Told", "check_page", "diff", "show", "told_of"]
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """What is said of a comparison, and the exit code; page and data are made when asked for."""
 
     verdict: str
@@ -60,7 +60,7 @@ def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> Non
     cannot be compared.
     """
     if html is not None:
-        _check_page(html)
+        check_page(html)
     try:
         if _are_traces(a, b):
             told = _of_traces(a, b, again)
@@ -70,14 +70,19 @@ def diff(a: Path, b: Path, html: Path | None, again: bool, as_json: bool) -> Non
             told = _of_states(a, b)
     except RecordError as error:
         raise UsageError(str(error)) from error
+    show(told, html, as_json)
+    raise typer.Exit(told.code)
+
+
+def show(told: Told, html: Path | None, as_json: bool) -> None:
+    """Print it, and write the page where one is asked for."""
     if html is not None:
         write_page(told.page(), html)
     data = told.data() if as_json else None
     show_findings(told.verdict, told.notes, told.tables, told.limits, html, data)
-    raise typer.Exit(told.code)
 
 
-def _check_page(html: Path) -> None:
+def check_page(html: Path) -> None:
     """Say so before comparing, not after it, when the page could not be written."""
     require_report_libraries()
     if html.exists() or html.is_symlink():
@@ -108,16 +113,21 @@ def _are_traces(a: Path, b: Path) -> bool:
     return a.is_dir()
 
 
-def _of_traces(a: Path, b: Path, again: bool) -> _Told:
+def _of_traces(a: Path, b: Path, again: bool) -> Told:
     with Waiting("comparing"):
         found = _first_of_ranks(a, b)
     if again and not found.equal:
         found.cause = _replayed(found)
     if os.path.samefile(a, b):
         found.warnings.append("both are the same folder")
+    return told_of(found)
+
+
+def told_of(found: TraceDifference) -> Told:
+    """What is said of two traces."""
     compared = found.compared or unaligned(found)
     code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
-    return _Told(
+    return Told(
         difference_verdict(found),
         notes(found),
         summary(found),
@@ -168,11 +178,11 @@ def _listed(ranks: list[int]) -> str:
     return listing([str(rank) for rank in ranks]) or "none"
 
 
-def _of_states(a: Path, b: Path) -> _Told:
+def _of_states(a: Path, b: Path) -> Told:
     with Waiting("comparing") as bar:
         found = diff_states(a, b, bar)
     code = exit_codes.FOUND if found.differences else exit_codes.USAGE
-    return _Told(
+    return Told(
         states_verdict(found),
         [],
         states_summary(found),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nondet_probe.env.switches import stored_variables
+from nondet_probe.probe.differ.environment import thread_counts
 from nondet_probe.records.codec import decode, encode
 from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.trace import Site, TraceMeta
@@ -42,11 +43,12 @@ def why_not(difference: TraceDifference) -> str | None:
     return None
 
 
-def replay(difference: TraceDifference, folder: Path) -> Cause:
+def replay(difference: TraceDifference, folder: Path, *, stdin: int | None = None) -> Cause:
     """Run run a's command again, with its environment's variables, until the first root's op call;
     execute that again and keep its tensors in `folder`.
 
-    The script's output goes to stderr. What could not be got is listed in `missing`.
+    stdin: as of `subprocess`, None for our own. The script's output goes to stderr. What could not
+    be got is listed in `missing`.
     """
     meta, record = difference.meta_a, difference.roots[0].a
     assert meta is not None, "asked before"
@@ -68,22 +70,21 @@ def replay(difference: TraceDifference, folder: Path) -> Cause:
             "inputs": record.inputs if meta.inputs else None,
             "outputs_only": not meta.inputs,
             "names": meta.names,
-            "threads": [count for one in (meta, difference.meta_b) for count in _threads(one)],
+            "threads": thread_counts(meta, difference.meta_b),
         }
         command = [sys.executable, "-m", __name__, json.dumps(given), *meta.command]
         code = subprocess.run(
-            command, env=_environment(meta), stdout=sys.stderr.fileno(), check=False
+            command,
+            env=_environment(meta),
+            stdin=stdin,
+            stdout=sys.stderr.fileno(),
+            check=False,
         ).returncode
         if not result.exists():
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
             return Cause(missing=[f"the replay {how} before it could write down what it found"])
         found: Cause = decode(Cause, json.loads(result.read_bytes()))
     return found
-
-
-def _threads(meta: TraceMeta | None) -> list[int]:
-    count = meta.environment.get("switches", {}).get("torch.get_num_threads") if meta else None
-    return [count] if isinstance(count, int) else []
 
 
 def _environment(meta: TraceMeta) -> dict[str, str]:

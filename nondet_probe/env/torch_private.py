@@ -26,7 +26,6 @@ __all__ = [
     "Interception",
     "LoaderMethods",
     "OpOverload",
-    "StepAside",
     "TorchDispatchMode",
     "below_autograd",
     "call_keywords",
@@ -42,6 +41,9 @@ __all__ = [
     "is_pointwise",
     "last_sequence_number",
     "loader_methods",
+    "modes_on",
+    "pop_mode",
+    "push_mode",
     "transforms_are_on",
 ]
 
@@ -53,8 +55,12 @@ _transforms_active = getattr(torch._C, "_are_functorch_transforms_active", None)
 _current_node = getattr(torch._C, "_current_autograd_node", None)
 _disable_modes = getattr(_python_dispatch, "_disable_current_modes", None)
 _modes_on = getattr(torch._C, "_len_torch_dispatch_stack", int)
-_push_mode = getattr(_python_dispatch, "_push_mode", None)
-_pop_mode = getattr(_python_dispatch, "_pop_mode", None)
+# Without them a mode that was entered stays on the stack of modes until it is left.
+modes_on: Callable[[], int] = _modes_on
+push_mode: Callable[[TorchDispatchMode], None] | None = getattr(
+    _python_dispatch, "_push_mode", None
+)
+pop_mode: Callable[[], TorchDispatchMode] | None = getattr(_python_dispatch, "_pop_mode", None)
 _next_sequence = getattr(getattr(torch._C, "_autograd", None), "_get_sequence_nr", None)
 
 
@@ -159,39 +165,6 @@ def hidden_from_modes() -> AbstractContextManager[object]:
     Without the private name the modes outside of ours see what the body does.
     """
     return _disable_modes() if _disable_modes is not None and _modes_on() else nullcontext()
-
-
-class StepAside:
-    """Takes an entered dispatch mode off the stack of modes, and puts it back.
-
-    A mode that does nothing still costs every op the way through Python. depth: how many modes lay
-    below it; it comes back to its place, below those that the program has entered since, so that
-    each of them still leaves from the top. Without the private names it stays where it is.
-    """
-
-    def __init__(self, mode: TorchDispatchMode) -> None:
-        self._mode = mode
-        self._depth = max(_modes_on() - 1, 0)
-        self._aside = False
-
-    def follow(self, wanted: bool) -> None:
-        """The mode is on the stack from now on, or not."""
-        if _push_mode is None or _pop_mode is None or wanted is not self._aside:
-            return
-        above: list[Any] = []
-        if wanted:
-            while _modes_on() > self._depth:
-                above.append(_pop_mode())
-            _push_mode(self._mode)
-            self._aside = False
-        else:
-            while _modes_on() and not self._aside:
-                above.append(_pop_mode())
-                self._aside = above[-1] is self._mode
-            if self._aside:
-                del above[-1]
-        for mode in reversed(above):
-            _push_mode(mode)
 
 
 def has_compiled_code() -> bool:

@@ -108,7 +108,8 @@ class TraceMeta:
     began. names: the regular expression that chose modules and parameters, None for all. steps:
     (first, last) asked for, None for all. digest_format: of `nondet_probe.bits`. rank, world: of
     the process, 0 and 1 outside of a group.
-    status: "running", "complete" or "failed" (failure says why). exit_code: of the script.
+    status: "running", "complete", "failed" or "stopped" by this package before its end (failure
+    says why). exit_code: of the script.
     created: UTC, ISO 8601. holds_tensors: whether tensors of the user lie beside the trace.
     caveats: sentences that the reader must know, without a full stop. idle: names of generators
     from which nothing was drawn from the recording's beginning to its end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nondet_probe.records.difference import TraceDifference
 from nondet_probe.records.trace import TraceMeta
+from nondet_probe.report.difference_hints import next_step
 from nondet_probe.report.difference_tables import cost_phrase
 from nondet_probe.report.spell import number, one_line, plural, power_of_ten
 
@@ -31,8 +32,10 @@ def limits(difference: TraceDifference) -> list[str]:
 
 def notes(difference: TraceDifference) -> list[str]:
     """What the reader must know beside the verdict: runs that did not end, other machines, a root
-    that cannot be to blame."""
-    return [f"Note: {text}." for text in _lines(difference.warnings)]
+    that cannot be to blame; and what to do next."""
+    told = [f"Note: {text}." for text in _lines(difference.warnings)]
+    following = next_step(difference)
+    return told if following is None else [*told, f"Next: {following}."]
 
 
 def _bound(bound: float) -> str:

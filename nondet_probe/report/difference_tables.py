@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nondet_probe.records.difference import Root, TraceDifference
 from nondet_probe.records.trace import TraceCoverage, TraceMeta, TraceRecord
-from nondet_probe.report.difference_words import root_count, setting
+from nondet_probe.report.difference_words import root_count, settings
 from nondet_probe.report.spell import (
     clip,
     count,
@@ -128,10 +128,7 @@ def not_aligned(difference: TraceDifference, most: int = MOST) -> Table:
 
 def changes(difference: TraceDifference, most: int = MOST) -> Table:
     """What both runs say of themselves, where it is not the same."""
-    rows = [
-        [one_line(change.name), setting(change.a), setting(change.b)]
-        for change in difference.environment[:most]
-    ]
+    rows = [[one_line(change.name), *settings(change)] for change in difference.environment[:most]]
     if (more := len(difference.environment) - most) > 0:
         rows.append([plural(more, "other setting"), "", ""])
     return Table("What the runs themselves differ in", ["Setting", "Run a", "Run b"], rows)

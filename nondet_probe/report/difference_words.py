@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from nondet_probe.records.difference import Cause, Change, Root, TraceDifference
-from nondet_probe.records.trace import Site
+from nondet_probe.report.root_words import root_phrase
 from nondet_probe.report.spell import (
     clip,
     count,
@@ -12,17 +14,23 @@ from nondet_probe.report.spell import (
     place,
     plural,
     ratio,
-    ulps,
 )
-from nondet_probe.report.trace_words import site_phrase, step_phrase, value_phrase
+from nondet_probe.report.trace_words import site_phrase, step_phrase
 
 __all__ = [
     "change_phrase",
     "difference_verdict",
     "root_count",
-    "setting",
+    "settings",
     "unaligned",
 ]
+
+_LONG = 60
+"""Characters of a setting that are shown."""
+
+_ALIKE = 1.05
+"""Two times whose ratio is less than this, or more than its inverse, are called the same: that of
+an op was measured with a few executions."""
 
 
 def difference_verdict(difference: TraceDifference) -> str:
@@ -78,67 +86,7 @@ def _what(difference: TraceDifference) -> str:
     alone = (root.a is None) != (root.b is None)
     if difference.kind == "order" or (alone and site.kind != "environment"):
         return _order(difference, root)
-    if difference.kind == "input":
-        return (
-            f"{site_phrase(site)} received other inputs, and no record before it differs: what "
-            "made them was not recorded"
-        )
-    return _of_kind(difference, root, site)
-
-
-def _of_kind(difference: TraceDifference, root: Root, site: Site) -> str:
-    name = clip(site.name, 100)
-    if site.kind in {"op", "collective"}:
-        return f"{site_phrase(site)} {_given(root)}{_found(difference.cause)}"
-    if site.kind == "module" and site.phase == "forward":
-        # Which module it is was said before the colon.
-        return f"the {name} {_given(root)}"
-    if site.kind == "environment":
-        return _switch(root, site)
-    if site.kind == "rng":
-        other = "is another one" if "seed of " in name else "is in another state"
-        return f"{site_phrase(site)} {other}, and no record before it differs"
-    if site.kind == "batch":
-        drawn = {
-            True: "holds other data, although its samples have the same indices",
-            False: "is made of other samples",
-            None: "differs",
-        }[root.inputs_equal if _inputs_known(root) else None]
-        by = f", drawn by {one_line(site.note, 40)}," if site.note else ""
-        return f"the batch of {name}{by} {drawn}, and no record before it differs"
-    return f"{site_phrase(site)} differs{_values(root)}, and no record before it does"
-
-
-def _given(root: Root) -> str:
-    """What a call was given and what it made of it."""
-    if root.inputs_equal and root.inferred:
-        return (
-            "gave different outputs, and nothing before it differs: its inputs, which were not "
-            "digested, must have been the same"
-        )
-    if root.inputs_equal:
-        return "received bit-identical inputs and gave different outputs"
-    if root.inputs_equal is None:
-        return "gave different outputs; whether its inputs were the same cannot be told"
-    return "received other inputs, and no record before it differs"
-
-
-def _inputs_known(root: Root) -> bool:
-    return all(record is not None and record.inputs is not None for record in (root.a, root.b))
-
-
-def _found(cause: Cause | None) -> str:
-    """Where in the output, and by how much, as far as executing the op again showed it."""
-    if cause is None or cause.element is None:
-        return ""
-    apart = f", {ulps(cause.ulps)}" if cause.ulps is not None else ""
-    return f", first at element {count(cause.element)}{apart}"
-
-
-def _values(root: Root) -> str:
-    if root.a is None or root.b is None or root.a.value is None or root.b.value is None:
-        return ""
-    return f" ({value_phrase(root.a.value)} and {value_phrase(root.b.value)})"
+    return root_phrase(root, site, difference.cause)
 
 
 def _by_environment(difference: TraceDifference) -> bool:
@@ -160,13 +108,6 @@ def _environment(difference: TraceDifference, first: str) -> list[str]:
     ]
 
 
-def _switch(root: Root, site: Site) -> str:
-    """A record of a switch says in its note what it was and what it became."""
-    sides = [(run, of) for run, of in (("a", root.a), ("b", root.b)) if of is not None]
-    told = [f"{one_line(of.site.note or site.name, 120)} in run {run}" for run, of in sides]
-    return f"before any op is to blame, a switch was set otherwise ({listing(told)})"
-
-
 def _changes(changes: list[Change], most: int = 3) -> str:
     shown = [change_phrase(change) for change in changes[:most]]
     if more := len(changes) - most:
@@ -176,14 +117,36 @@ def _changes(changes: list[Change], most: int = 3) -> str:
 
 def change_phrase(change: Change) -> str:
     """ "torch.get_num_threads (1 in a, 2 in b)"."""
-    return (
-        f"{one_line(change.name, 80)} ({setting(change.a)} in run a, {setting(change.b)} in run b)"
-    )
+    a, b = settings(change)
+    return f"{one_line(change.name, 80)} ({a} in run a, {b} in run b)"
+
+
+def settings(change: Change) -> tuple[str, str]:
+    """Both values; of two long lines of words only what differs, and an ellipsis for the others."""
+    a, b = change.a, change.b
+    if not (isinstance(a, str) and isinstance(b, str)) or max(len(a), len(b)) <= _LONG:
+        return setting(a), setting(b)
+    one, other = a.split(" "), b.split(" ")
+    first = _alike(one, other)
+    last = _alike(one[first:][::-1], other[first:][::-1])
+    return setting(_between(one, first, last)), setting(_between(other, first, last))
+
+
+def _alike(one: list[str], other: list[str]) -> int:
+    """How many words both begin with."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _between(words: list[str], first: int, last: int) -> str:
+    """Without the first and last of them."""
+    shown = words[first : len(words) - last]
+    return " ".join(["\u2026"] * (first > 0) + shown + ["\u2026"] * (last > 0))
 
 
 def setting(value: object) -> str:
     """A setting's value; None is one that a run does not have."""
-    return "not set" if value is None else one_line(value, 60)
+    return "not set" if value is None else one_line(value, _LONG)
 
 
 def _order(difference: TraceDifference, root: Root) -> str:
@@ -191,7 +154,10 @@ def _order(difference: TraceDifference, root: Root) -> str:
     record, side, other = (root.a, "a", "b") if root.b is None else (root.b, "b", "a")
     if record is not None and (root.a is None or root.b is None):
         text = f"run {side} has {site_phrase(record.site)} where run {other} has no such record"
-    return text + _counts(difference)
+    text += _counts(difference)
+    if not difference.propagated and root_count(difference) == 1:
+        text += "; every record that both have is equal"
+    return text
 
 
 def root_count(difference: TraceDifference) -> int:
@@ -259,7 +225,9 @@ def _fixes(cause: Cause) -> list[str]:
     if best.ratio is not None and best.ratio > 0:
         speed = (
             f", {ratio(1 / best.ratio)} faster here"
-            if best.ratio < 1
+            if best.ratio < 1 / _ALIKE
+            else ", in the same time"
+            if best.ratio < _ALIKE
             else f", {ratio(best.ratio)} the op's time here"
         )
     return [

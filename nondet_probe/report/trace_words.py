@@ -23,11 +23,18 @@ def site_phrase(site: Site) -> str:
     if site.kind == "module":
         which = "the gradient that came back to" if site.phase == "backward" else "the module"
         return f"{which} {clip(site.module, 80) if site.module else 'the model itself'} ({name})"
+    if site.kind == "gradient" and name.startswith("gradient norm"):
+        return f"the {name}"
     if site.kind == "gradient":
         return f"the gradient of {name}"
+    if site.kind == "optimizer" and (setting := re.match(r"(optimizer \d+, .*): (\w+)$", name)):
+        whose, key = setting.groups()
+        return f"{'another setting' if key == 'settings' else f'the {key}'} of {whose}"
+    if site.kind == "optimizer" and (of := re.match(r"(.+): (\w+)$", name)):
+        return f"the optimizer's {of[2]} of {of[1]}"
     if site.kind == "optimizer":
         return f"the optimizer's {name}"
-    if site.kind == "rng" and re.match(r"(base )?(seed|generator) of ", name):
+    if site.kind == "rng" and re.match(r"(base )?(seed|generator) (of|given to) ", name):
         return f"the {name}"
     if site.kind == "loss":
         return "the loss" if name in {"", "loss"} else f"the loss ({name})"

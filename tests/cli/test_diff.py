@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from made_traces import GELU, made
 from safetensors.torch import save_file
+from written_traces import GELU, made
 
 from nondet_probe.cli import waiting
 

@@ -10,6 +10,7 @@ from nondet_probe.probe.differ import diff_traces
 from nondet_probe.probe.differ.traces import COLLISION, MAX_ROOTS
 from nondet_probe.records.difference import Change, TraceDifference
 from nondet_probe.records.trace import SETUP, Site
+from nondet_probe.records.trace_reader import Trace
 
 RNG = Site("data", "rng", "torch cpu")
 BATCH = Site("data", "batch", "loader 0")
@@ -131,7 +132,7 @@ def test_a_batch_of_other_samples() -> None:
 def test_arguments_that_nothing_explains() -> None:
     found = differ(RUN, changed(RUN, 4, inputs=True))
     assert (found.kind, found.op, found.inputs_equal) == ("input", "aten.add.default", False)
-    assert any("no record shows where they come from" in text for text in found.warnings)
+    assert any("no record shows where" in text for text in found.warnings)
 
 
 def test_an_exact_op_is_not_the_one_to_blame() -> None:
@@ -313,13 +314,20 @@ def test_equal_arguments_prove_nothing_about_tensors() -> None:
 
 
 def test_a_learning_rate_is_named() -> None:
-    settings = (0, Site("state", "optimizer", "optimizer 0, group 0: settings"), None, 70)
-    a = [(0, ADAM, 1, 2), (0, WEIGHT, None, 3), settings]
-    found = differ(a, changed(changed(a, 0, 1, 2), 0, inputs=True))
-    assert (found.kind, found.phase, found.inputs_equal) == ("input", "optimizer", False)
-    assert "optimizer 0, group 0: settings differ in this step" in " ".join(found.warnings)
-    found = differ(a, changed(changed(a, 0, 1), 0, inputs=True))
-    assert "settings" not in " ".join(found.warnings)
+    rate = (0, Site("optimizer", "optimizer", "optimizer 0, group 0: lr"), None, 70)
+    a = [rate, (0, ADAM, 1, 2), (0, WEIGHT, None, 3)]
+    found = differ(a, changed(changed(a, 0, 1, 2), 1, inputs=True))
+    assert (found.kind, found.phase, found.op) == ("optimizer", "optimizer", rate[1].name)
+    assert (len(found.roots), found.propagated) == (1, 2)
+
+
+def test_a_learning_rate_is_told_before_a_generator_that_nobody_seeded() -> None:
+    python = Site("data", "rng", "python")
+    rate = Site("optimizer", "optimizer", "optimizer 0, group 0: lr")
+    a = [(0, python, None, 5), (0, rate, None, 70), (1, python, None, 6)]
+    found = differ(a, changed(a, 0, 1, 2))
+    assert (found.kind, found.op) == ("optimizer", rate.name)
+    assert "python was in other states all along" in " ".join(found.warnings)
 
 
 def test_what_a_collective_was_given_is_not_compared() -> None:
@@ -385,6 +393,8 @@ def test_a_run_that_ended_early() -> None:
     assert (found.equal, found.kind, found.step) == (False, "order", 1)
     assert found.compared == 1 + PER_STEP
     assert "run b failed (killed): it is known up to step 0" in found.warnings
+    left = made(RUN[: 1 + PER_STEP], status="complete", exit_code=7)
+    assert "run b left with exit code 7, in step 0" in diff_traces(made(RUN), left).warnings
 
 
 def test_recordings_of_different_extent_are_compared_where_they_meet() -> None:
@@ -412,3 +422,38 @@ def test_nothing_is_not_equal_to_nothing() -> None:
 def test_a_digest_that_one_side_lacks_is_a_difference() -> None:
     a = [(0, LOSS, None, 0)]
     assert differ(a, [(0, LOSS, None, None)]).kind == "op"
+
+
+PYTHON = Site("data", "rng", "python")
+
+
+def drawing(states: tuple[int, int], then: list[Made], name: str) -> Trace:
+    """Two steps, with Python's generator in these states at their starts."""
+    return made([(0, PYTHON, None, states[0]), *then, (1, PYTHON, None, states[1])], name)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "first"),
+    [
+        # Given the same, an op that differs does so whatever the generator's state.
+        ((op("mul"), 1, 5), (op("mul"), 1, 6), "aten.mul.default"),
+        # What an op was given may have been drawn from it.
+        ((op("mul"), 1, 5), (op("mul"), 2, 6), "python"),
+        (
+            (Site("data", "batch", "loader 0"), None, 5),
+            (Site("data", "batch", "loader 0"), None, 6),
+            "python",
+        ),
+    ],
+)
+def test_a_generator_that_nobody_seeded_is_blamed_for_what_it_can_do(
+    a: tuple[Site, int | None, int], b: tuple[Site, int | None, int], first: str
+) -> None:
+    found = diff_traces(drawing((1, 2), [(0, *a)], "a"), drawing((3, 4), [(0, *b)], "b"))
+    assert found.op == first
+    assert any("all along" in text for text in found.warnings) is (first != "python")
+
+
+def test_a_generator_that_left_is_a_difference_even_if_nothing_came_of_it() -> None:
+    found = diff_traces(drawing((1, 2), [], "a"), drawing((1, 3), [], "b"))
+    assert (found.equal, found.kind, found.step) == (False, "rng", 1)

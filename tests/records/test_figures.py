@@ -23,7 +23,7 @@ ORIGIN = {"cpu": "a, b x 2", "torch": "2.13", "nondet_probe": "0.1", "utc": "now
 
 def test_golden_columns() -> None:
     assert ",".join(COLUMNS) == GOLDEN
-    assert ",".join(COLUMNS_OF_PRICES) == f"{GOLDEN},guarantee,note"
+    assert ",".join(COLUMNS_OF_PRICES) == f"{GOLDEN},guarantee,note,device"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,9 @@ def test_origin(commit: object, text: str) -> None:
     }
     origin = origin_of(found)
     assert (origin["cpu"], origin["commit"]) == ("x x 2", text)
-    assert set(origin) == {"cpu", "torch", "nondet_probe", "utc", "commit"}
+    assert set(origin) == {"cpu", "torch", "nondet_probe", "utc", "commit", "device"}
+    assert origin["device"] == "cpu"
+    assert origin_of({**found, "device": "x"})["device"] == "x"
 
 
 def row(metric: str, guarantee: str, median: float | None, note: str = "") -> Row:

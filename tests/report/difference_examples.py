@@ -150,7 +150,7 @@ SAME_SAMPLES = difference(
 )
 INPUT = difference(root(OP, False), kind="input")
 OPTIMIZER = difference(
-    root(Site("state", "optimizer", "exp_avg of conv.bias"), None, inputs=None), kind="optimizer"
+    root(Site("state", "optimizer", "conv.bias: exp_avg"), None, inputs=None), kind="optimizer"
 )
 BUFFER = difference(root(Site("state", "buffer", "bn.running_mean"), None), kind="buffer")
 MODULE = difference(
@@ -164,6 +164,56 @@ LOSS = difference(
         None,
     ),
     kind="op",
+)
+_WEIGHTS = Site("setup", "parameter", "conv.bias", note="as the step began")
+INITIAL_WEIGHTS = difference(root(_WEIGHTS, None, inputs=None, step=0), kind="input")
+WEIGHTS_BETWEEN = difference(root(_WEIGHTS, None, inputs=None), kind="input")
+WEIGHTS_LEFT = difference(
+    root(Site("state", "parameter", "conv.bias"), None, inputs=None), kind="optimizer"
+)
+LEARNING_RATE = difference(
+    Root(
+        record(Site("optimizer", "optimizer", "optimizer 0, group 0: lr"), 1, None, value=0.1),
+        record(Site("optimizer", "optimizer", "optimizer 0, group 0: lr"), 2, None, value=0.2),
+        None,
+    ),
+    kind="optimizer",
+)
+DRAWING = difference(
+    root(
+        Site(
+            "forward",
+            "rng",
+            "torch cpu",
+            "drop",
+            "model.py",
+            9,
+            "as aten.bernoulli_.float draws from it",
+        ),
+        None,
+        inputs=None,
+    ),
+    kind="rng",
+)
+WORKER = difference(root(Site("data", "rng", "numpy of worker 1 of loader 0"), True), kind="rng")
+NORM = difference(
+    root(Site("backward", "gradient", "gradient norm"), None, inputs=None, value=0.5), kind="op"
+)
+SWITCH_ALONE = difference(
+    Root(
+        record(
+            Site(
+                "data",
+                "environment",
+                "torch.get_num_threads",
+                note="torch.get_num_threads: 2 -> 1",
+            ),
+            1,
+        ),
+        None,
+        None,
+    ),
+    kind="environment",
 )
 ORDER = difference(
     Root(record(OP, 1), None, None),
@@ -192,6 +242,9 @@ NOT_COVERED = difference(
     ),
 )
 STEP_LEVEL = difference(GRADIENT.roots[0], kind="op", meta_a=meta(level="step", command=None))
+STEP_LEVELS = difference(
+    GRADIENT.roots[0], kind="op", meta_a=meta(level="step"), meta_b=meta(level="step")
+)
 LONG = difference(root(step=900), kind="op", steps=grid(first=900, steps=1000))
 MANY = difference(
     root(),

@@ -4,6 +4,7 @@ import difference_examples as examples
 import pytest
 
 from nondet_probe.records import Fix
+from nondet_probe.records.difference import Change
 from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
@@ -54,12 +55,13 @@ EXPECTED = {
         f"samples have the same indices, and no record before it differs; {MORE}."
     ),
     "input": (
-        f"{WHERE}received other inputs, and no record before it differs: what made them was not "
-        f"recorded; {MORE}."
+        f"{WHERE}received other inputs, and no record before it differs: another number or tensor "
+        f"of the program's own, or one made where this recording does not see; {MORE}."
     ),
     "optimizer": (
         "Step 17, state: the optimizer's exp_avg of conv.bias differs, and no record before it "
-        f"does; {MORE}."
+        "does, so no gradient and no setting that was recorded: it was another one before the "
+        f"step, or code changed it by hand; {MORE}."
     ),
     "buffer": (
         "Step 17, state: buffer bn.running_mean differs, and no record before it does; "
@@ -67,6 +69,41 @@ EXPECTED = {
     ),
     "module": (
         f"Step 17, forward of layers.1 (model.py:7): the TransformerEncoderLayer {GAVE}; {MORE}."
+    ),
+    "initial_weights": (
+        "Step 0: the initial weights differ, those of conv.bias first, and no record before it "
+        f"differs; {MORE}."
+    ),
+    "weights_between": (
+        "Step 17: parameter conv.bias was another one as the step began, and no record before it "
+        f"differs: it was changed before the step, by what was not recorded; {MORE}."
+    ),
+    "weights_left": (
+        "Step 17, state: the step left other weights in conv.bias, and no record before it "
+        "differs, so no gradient and no setting of the optimizer that was recorded: it is the "
+        f"optimizer's own state, or code that changes weights by hand; {MORE}."
+    ),
+    "learning_rate": (
+        "Step 17, optimizer: the lr of optimizer 0, group 0 differs (0.1 and 0.2), and no record "
+        f"before it does; {MORE}."
+    ),
+    "drawing": (
+        "Step 17, forward of drop (model.py:9): random generator torch cpu is in another state as "
+        "aten.bernoulli_.float draws from it, and no record before it differs: it was seeded "
+        f"otherwise, or drawn from where this recording does not see; {MORE}."
+    ),
+    "worker": (
+        "Step 17, data: random generator numpy of worker 1 of loader 0 is in another state, "
+        "although the seed of that worker is the same: its worker_init_fn set it otherwise; "
+        f"{MORE}."
+    ),
+    "norm": (
+        "Step 17, backward: the gradients differ (of norm 0.5 in both runs), and no record before "
+        f"them does; {MORE}."
+    ),
+    "switch_alone": (
+        "Step 17, data: before any op is to blame, a switch was set in run a alone "
+        f"(torch.get_num_threads: 2 -> 1); {MORE}."
     ),
     "gradient": (
         "Step 17, backward: the gradient of conv.bias differs, and no record before it does; "
@@ -78,7 +115,8 @@ EXPECTED = {
     ),
     "order": (
         "Step 17, backward of encoder.pos_bias (model.py:41): run a has aten.index_put_ where run "
-        "b has no such record; 4 records only in run a and 2 records only in run b."
+        "b has no such record; 4 records only in run a and 2 records only in run b; every record "
+        "that both have is equal."
     ),
     "nothing": "No verdict: neither run holds a record that could be compared.",
     "bare": "Somewhere: a record differs.",
@@ -206,3 +244,45 @@ def test_limits_tell_the_bound_rounded_up_the_cost_and_what_the_runs_say():
     ):
         assert any(text in sentence for sentence in told), text
     assert any("cannot tell one op from another" in text for text in limits(examples.STEP_LEVEL))
+
+
+def test_of_two_long_commands_what_differs_is_shown():
+    command = "train.py --data /a/folder/with/a/long/name --epochs 20 --seed 1"
+    other = command.replace("20", "30")
+    found = dataclasses.replace(
+        examples.RNG, environment=[Change("command", command, other + " --lr 2")]
+    )
+    told = difference_verdict(found)
+    assert "command (\u2026 20 --seed 1 in run a, \u2026 30 --seed 1 --lr 2 in run b)" in told
+    found.environment = [Change("command", command, other)]
+    assert "command (\u2026 20 \u2026 in run a, \u2026 30 \u2026 in" in difference_verdict(found)
+
+
+def test_what_to_do_next():
+    (told,) = (text for text in notes(examples.DIGESTS) if text.startswith("Next:"))
+    assert "nondet-probe diff runA runB --replay runs the script again" in told
+    assert not any(text.startswith("Next:") for text in notes(examples.REPLAYED))
+    (told,) = (text for text in notes(examples.STEP_LEVELS) if text.startswith("Next:"))
+    assert told.startswith("Next: record both runs with --level op --steps 17 to see which op")
+    assert not any(text.startswith("Next:") for text in notes(examples.EQUAL))
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (0.5, "2.00x faster here"),
+        (1.03, "in the same time"),
+        (0.97, "in the same time"),
+        (1.5, "1.50x the op's time here"),
+    ],
+)
+def test_what_a_fix_costs(times: float, said: str) -> None:
+    told = with_tried(Fix("x", "x()", True, 20, times))
+    assert told.endswith(f"x() removes it (verified: 0 of 20 differ, {said}).")
+
+
+def test_one_thread_is_advised_only_if_nothing_else_serves() -> None:
+    """All the rest of the training would run on it too."""
+    one, other = Fix("one thread", "one()", True, 20, 0.1), Fix("x", "x()", True, 20, 1.5)
+    assert "x() removes it" in with_tried(one, other)
+    assert "one() removes it" in with_tried(one)

@@ -8,12 +8,14 @@ from typing import Any
 from nondet_probe.records.difference import Change
 from nondet_probe.records.trace import TraceMeta
 
-__all__ = ["changes", "decisive", "machines"]
+__all__ = ["changes", "decisive", "machines", "thread_counts"]
 
 # Sections of an environment, in the order in which they are told. What differs in one of these can
 # by itself make runs differ; another commit, or command, may, but often differs in runs that
 # should be equal.
 _DECISIVE = ("switches", "variables", "versions", "machine")
+# More than any machine has: a trace may say anything.
+_MOST_THREADS = 1024
 # Sections whose names speak for themselves.
 _PLAIN = {"switches", "variables", "environment"}
 
@@ -54,6 +56,17 @@ def machines(a: TraceMeta, b: TraceMeta) -> str | None:
         f"the runs were recorded on different machines: run a on {shown[0] or 'an unknown one'}; "
         f"run b on {shown[1] or 'an unknown one'}"
     )
+
+
+def thread_counts(*runs: TraceMeta | None) -> list[int]:
+    """torch's number of threads as each of these began; none of one that does not say."""
+    counts = []
+    for meta in runs:
+        switches = meta.environment.get("switches") if meta is not None else None
+        count = switches.get("torch.get_num_threads") if isinstance(switches, dict) else None
+        if type(count) is int and 0 < count <= _MOST_THREADS:
+            counts.append(count)
+    return counts
 
 
 def _flat(prefix: str, value: Any) -> dict[str, Any]:

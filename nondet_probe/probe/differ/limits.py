@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nondet_probe.probe.differ.exact import is_exact
 from nondet_probe.probe.differ.pairs import Pairs
 from nondet_probe.records.difference import Root
 
 __all__ = ["limits"]
-
-_SETTINGS = ": settings"
 
 
 def limits(pairs: Pairs, first: Root) -> list[str]:
@@ -20,19 +16,18 @@ def limits(pairs: Pairs, first: Root) -> list[str]:
     assert record is not None
     site = record.site
     both = first.a is not None and first.b is not None
-    if both and site.kind == "op" and is_exact(site.name):
+    if both and site.kind == "op" and first.inputs_equal is not False and is_exact(site.name):
         told.append(
             f"{site.name} only moves or selects bits, so it is not what made them differ: look at "
             "what wrote its inputs just before, in a kernel that does not pass through PyTorch's "
             "dispatcher or that was not waited for"
         )
     elif both and site.kind == "op" and first.inputs_equal is False:
-        settings = _settings_of(pairs, record.step) if site.phase == "optimizer" else None
         told.append(
-            f"{settings} differ in this step: a learning rate, or the like"
-            if settings is not None
-            else f"{site.name} was given other tensors or arguments, and no record shows where "
-            "they come from: they were made or changed where this recording does not see"
+            f"no record shows where {site.name} has its other tensors or arguments from: it may be "
+            "a number or data that the program itself made or read, or memory that was written "
+            "where this recording does not see (through NumPy, by a kernel outside of PyTorch's "
+            "dispatcher, by another thread)"
         )
     if site.kind == "collective":
         told.append(
@@ -46,13 +41,3 @@ def limits(pairs: Pairs, first: Root) -> list[str]:
     if pairs.alignment.moved and pairs.differ.any():
         told.append("some records stand in another order in run b, and were paired all the same")
     return told
-
-
-def _settings_of(pairs: Pairs, step: int) -> str | None:
-    """The optimizer whose settings differ at the end of this step."""
-    at = pairs.alignment.at_a
-    for pair in np.flatnonzero(pairs.differ & (pairs.side_a.step[at] == step)).tolist():
-        site = pairs.a.record(pairs.numbers(pair)[0]).site
-        if site.kind == "optimizer" and site.name.endswith(_SETTINGS):
-            return site.name
-    return None

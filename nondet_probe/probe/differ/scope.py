@@ -8,7 +8,19 @@ from nondet_probe.errors import RecordError
 from nondet_probe.probe.differ.sides import Bools, Side
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["ended_early", "scope"]
+__all__ = [
+    "UNSEEDED",
+    "ended_early",
+    "last_step",
+    "named",
+    "scope",
+    "unseeded",
+    "without_generators",
+]
+
+
+UNSEEDED = frozenset(("python", "numpy"))
+"""Python's and NumPy's own generators, from which much draws that has no part in a training."""
 
 
 def scope(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Side, list[str]]:
@@ -59,15 +71,34 @@ def _without_idle(a: Trace, b: Trace, of_a: Side, of_b: Side) -> tuple[Side, Sid
     if states[0] == states[1]:
         return of_a, of_b, []
     apart = sorted({name for name, _ in states[0] ^ states[1]})
-    kept_a, kept_b = (~_of_generators(t, s, idle) for t, s in ((a, of_a), (b, of_b)))
     return (
-        of_a.at(kept_a),
-        of_b.at(kept_b),
+        *without_generators(a, b, of_a, of_b, idle),
         [
-            f"the generators {' and '.join(apart)} were in other states in the two runs; neither "
-            "run drew from them, so that was left out"
+            f"{named(apart)} in other states in the two runs; neither run drew from "
+            f"{'it' if len(apart) == 1 else 'them'} in its steps, so that was left out"
         ],
     )
+
+
+def unseeded(a: Trace, b: Trace, of_a: Side, of_b: Side) -> set[str]:
+    """Those of UNSEEDED that were in other states from their first record on."""
+    names = set(UNSEEDED)
+    first = [dict(reversed(_states(t, side, names))) for t, side in ((a, of_a), (b, of_b))]
+    return {name for name in first[0].keys() & first[1].keys() if first[0][name] != first[1][name]}
+
+
+def named(generators: list[str]) -> str:
+    """ "the generator numpy was", "the generators numpy and python were"."""
+    several = len(generators) > 1
+    return f"the generator{'s' * several} {' and '.join(generators)} {'were' if several else 'was'}"
+
+
+def without_generators(
+    a: Trace, b: Trace, of_a: Side, of_b: Side, names: set[str]
+) -> tuple[Side, Side]:
+    """The records without the states of these generators of the process."""
+    kept_a, kept_b = (~_of_generators(t, s, names) for t, s in ((a, of_a), (b, of_b)))
+    return of_a.at(kept_a), of_b.at(kept_b)
 
 
 def _of_generators(trace: Trace, side: Side, names: set[str]) -> Bools:
@@ -93,11 +124,17 @@ def ended_early(a: Trace, b: Trace) -> list[str]:
         if trace.meta.status == "running":
             told.append(
                 f"run {name} is still being written, or its process was killed: it is known up to "
-                f"{_last_step(trace)}"
+                f"{last_step(trace)}"
             )
         elif trace.meta.status == "failed":
             why = f" ({trace.meta.failure})" if trace.meta.failure else ""
-            told.append(f"run {name} failed{why}: it is known up to {_last_step(trace)}")
+            told.append(f"run {name} failed{why}: it is known up to {last_step(trace)}")
+        elif trace.meta.status == "stopped":
+            why = f" ({trace.meta.failure})" if trace.meta.failure else ""
+            told.append(f"run {name} was stopped{why}: it is known up to {last_step(trace)}")
+        elif trace.meta.exit_code:
+            code = trace.meta.exit_code
+            told.append(f"run {name} left with exit code {code}, in {last_step(trace)}")
     return told
 
 
@@ -106,7 +143,8 @@ def _asked(trace: Trace) -> str:
     return f"level {trace.meta.level}" + (f" for names like {names!r}" if names is not None else "")
 
 
-def _last_step(trace: Trace) -> str:
+def last_step(trace: Trace) -> str:
+    """The step that a trace ends in, in words."""
     steps = trace.arrays.step
     last = int(steps.max()) if len(steps) else -1
     return f"step {last}" if last >= 0 else "its setup"

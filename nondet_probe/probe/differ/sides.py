@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nondet_probe.records.trace import Site
 from nondet_probe.records.trace_reader import Trace
 
-__all__ = ["Bools", "Ints", "Side", "mixed", "sides"]
+__all__ = ["Bools", "Ints", "Side", "key_of", "mixed", "sides"]
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -69,8 +69,8 @@ def sides(a: Trace, b: Trace) -> tuple[Side, Side]:
     for trace in (a, b):
         rows = [
             (
-                keys.setdefault(_key(site), len(keys)),
-                places.setdefault((*_key(site), *(_line(site) if lines else ())), len(places)),
+                keys.setdefault(key_of(site), len(keys)),
+                places.setdefault((*key_of(site), *(_line(site) if lines else ())), len(places)),
                 ops.setdefault((site.phase, site.kind, site.name), len(ops)),
                 site.kind in _CALLS,
                 site.kind == "op",
@@ -118,7 +118,8 @@ def _rising(values: Ints) -> bool:
     return bool((values[1:] >= values[:-1]).all())
 
 
-def _key(site: Site) -> tuple[object, ...]:
+def key_of(site: Site) -> tuple[object, ...]:
+    """Equal for sites that are one in two runs of a program, or in two checkouts of it."""
     # Of a module there are also its second forward and the gradients that came back to it.
     note = site.note if site.kind == "module" else None
     return site.phase, site.kind, site.name, site.module, note

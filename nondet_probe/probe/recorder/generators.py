@@ -23,8 +23,9 @@ class Generators:
     """Records the generators of the process: Python's, NumPy's legacy one, torch's on the CPU and,
     where CUDA is initialised, on each device. Some 90 us a step, most of it NumPy's own copying.
 
-    Reading a state draws nothing. Who was drawn from at all is told at the end: a generator that
-    nobody seeded begins every process in another state, which matters only if it is used. A
+    Reading a state draws nothing. Who was drawn from in the steps is told at the end: a generator
+    that nobody seeded begins every process in another state, which matters only if it is used (what
+    the setup draws shows in what it is used for). A
     `numpy.random.Generator` belongs to whoever made it and cannot be found; what it draws shows in
     what it is used for. Generators handed to loaders are recorded by `Loaders`.
     """
@@ -33,6 +34,7 @@ class Generators:
         self._sink = sink
         self._first: dict[str, Words] = {}
         self._moved: set[str] = set()
+        self._stepped = False
         sink.at_step_start(self._record)
 
     def __enter__(self) -> Generators:
@@ -46,16 +48,28 @@ class Generators:
         trace: TracebackType | None,
     ) -> None:
         """There is nothing to remove: the sink calls, and only while it records."""
+        self.look()
+
+    def look(self) -> None:
+        """Tell the sink which ones nothing was drawn from until now."""
         for name, words in _states():
-            self._look(name, words)
-        self._sink.idle([name for name in self._first if name not in self._moved])
+            self._note(name, words)
+        self._tell()
 
     def _record(self) -> None:
-        for name, words in _states():
-            self._look(name, words)
+        states = dict(_states())
+        if not self._stepped:
+            self._stepped = True
+            self._first = states
+        for name, words in states.items():
+            self._note(name, words)
             self._sink.add(Site("data", "rng", name), words)
+        self._tell()
 
-    def _look(self, name: str, words: Words) -> None:
+    def _tell(self) -> None:
+        self._sink.idle([name for name in self._first if name not in self._moved])
+
+    def _note(self, name: str, words: Words) -> None:
         if words != self._first.get(name):
             self._moved.add(name)
 

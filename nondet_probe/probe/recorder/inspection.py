@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nondet_probe.probe.examine import examine
 from nondet_probe.probe.plan import Plan
@@ -15,7 +15,25 @@ from nondet_probe.probe.replay import Call, NotComparableError, results
 from nondet_probe.records.difference import Cause
 from nondet_probe.records.trace import Site, Words
 
-__all__ = ["Inspection", "Wanted"]
+__all__ = ["Inspection", "Inspector", "Wanted", "keep_call"]
+
+
+class Inspector(Protocol):
+    """Who is told of every op call of a recording, before it and after it."""
+
+    def begins(
+        self,
+        step: int,
+        site: Site,
+        func: Callable[..., Any],
+        plan: Plan,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+    ) -> Call | None:
+        """Before an op runs: its call, where it is to be looked at."""
+
+    def ended(self, call: Call, site: Site, inputs: Words | Pending | None, output: Any) -> None:
+        """After it ran, and was recorded. inputs: the digest of what it was given."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +73,13 @@ class Inspection:
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> Call | None:
-        """Before an op runs: its call, where it is the wanted one."""
         wanted = self._wanted
         if self.cause is not None or step != wanted.step or site != wanted.site:
             return None
         self._met += 1
         return Call(func, plan, args, kwargs) if self._met == wanted.earlier + 1 else None
 
-    def ended(self, call: Call, inputs: Words | Pending | None, output: Any) -> None:
-        """After it ran: look at it. inputs: the digest of what it was given this time."""
+    def ended(self, call: Call, site: Site, inputs: Words | Pending | None, output: Any) -> None:
         wanted = self._wanted
         cause = self.cause = Cause()
         if wanted.inputs is not None and type(inputs) is tuple and inputs != wanted.inputs:
@@ -77,11 +93,16 @@ class Inspection:
                 cause.missing.append(
                     "whether the replay gave the op the inputs of run a: they were not digested"
                 )
-        try:
-            gave = results(call.plan, call.args, call.kwargs, output)
-        except NotComparableError:
-            gave = []
-        missing = keep(call, gave, self._folder)
-        cause.missing += missing
-        cause.kept = None if missing else str(self._folder)
+        keep_call(call, output, self._folder, cause)
         self._done()
+
+
+def keep_call(call: Call, output: Any, folder: Path, cause: Cause) -> None:
+    """Write what a call was given and gave into `folder`, and note in `cause` where, or why not."""
+    try:
+        gave = results(call.plan, call.args, call.kwargs, output)
+    except NotComparableError:
+        gave = []
+    missing = keep(call, gave, folder)
+    cause.missing += missing
+    cause.kept = None if missing else str(folder)

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 
-from nondet_probe.env.torch_private import StepAside, TorchDispatchMode, hidden_from_modes
+from nondet_probe.env.torch_private import TorchDispatchMode, hidden_from_modes
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.operands import tensors_in
 from nondet_probe.probe.places import Place, Places
 from nondet_probe.probe.plan import Plan, Treatment, plan_of
+from nondet_probe.probe.recorder.aside import StepAside
 from nondet_probe.probe.recorder.digester import Digester
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
 from nondet_probe.probe.recorder.pending import Pending
 from nondet_probe.probe.recorder.sink import Sink
 from nondet_probe.probe.unread import read_operands
@@ -31,10 +32,10 @@ class Ops:
     """The part of a recording that sees ops: a dispatch mode, on while the part is entered and in
     the steps that are recorded.
 
-    inspection: of the call that it is to look for, if any.
+    inspection: is told of every call.
     """
 
-    def __init__(self, sink: Sink, names: Names, inspection: Inspection | None = None) -> None:
+    def __init__(self, sink: Sink, names: Names, inspection: Inspector | None = None) -> None:
         self._sink = sink
         self._mode = _Mode(sink, Places(names=names), inspection)
         self._stack: StepAside | None = None
@@ -65,7 +66,7 @@ class Ops:
 class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__
     supports_higher_order_operators = True
 
-    def __init__(self, sink: Sink, places: Places, inspection: Inspection | None) -> None:
+    def __init__(self, sink: Sink, places: Places, inspection: Inspector | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.places = places
         self._sink = sink
@@ -97,7 +98,8 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         if not sink.wants(place.module):
             return func(*args, **kwargs)
         site = self._site(plan, place)
-        inputs = self._guarded(plan, lambda: self._inputs(plan, func, args, kwargs))
+        states = self._generators(site, args, kwargs) if plan.draws else []
+        inputs = self._guarded(plan, lambda: self._inputs(plan, func, args, kwargs, states))
         call = None
         if self._inspection is not None:
             with hidden_from_modes():
@@ -113,7 +115,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         sink.seconds += called - start + time.perf_counter() - returned
         if call is not None and self._inspection is not None:
             with hidden_from_modes():
-                self._inspection.ended(call, inputs, output)
+                self._inspection.ended(call, site, inputs, output)
         return output
 
     def _leave_out(
@@ -138,8 +140,25 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
             self._sink.not_covered(f"{plan.name}: {type(error).__name__}: {error}")
             return None
 
+    def _generators(
+        self, site: Site, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> list[torch.Tensor]:
+        """The states of those that an op may draw from; each is a record before that of the op, so
+        that a generator that was seeded otherwise is told from other tensors."""
+        states = _generator_states(site.name, args, kwargs)
+        for name, state in states.items():
+            words = self._digester.words(state, name)
+            note = f"as {site.name} draws from it"
+            self._sink.add(site._replace(kind="rng", name=name, note=note), words)
+        return list(states.values())
+
     def _inputs(
-        self, plan: Plan, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+        self,
+        plan: Plan,
+        func: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        states: list[torch.Tensor],
     ) -> Words | Pending | None:
         given, named = read_operands(func, args, kwargs)
         if named:
@@ -149,8 +168,7 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
             if not plan.draws:
                 return text
             given = [*text]
-        if plan.draws:
-            given += _generator_states(args, kwargs)
+        given += states
         return self._digester.words(given, plan.name)
 
     def _outputs(
@@ -180,15 +198,19 @@ class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_s
         return site._replace(phase="setup") if self._sink.step == SETUP else site
 
 
-def _generator_states(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
-    """Of those that the op may draw from: its own one, or the default ones."""
+def _generator_states(
+    op: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, torch.Tensor]:
+    """By name, of those that the op may draw from: its own one, or the default ones."""
     own = [one for one in (*args, *kwargs.values()) if isinstance(one, torch.Generator)]
+    found = {f"generator given to {op.removesuffix('.default')}": one for one in own[:1]}
     if not own:
-        own = [torch.default_generator]
+        found["torch cpu"] = torch.default_generator
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            own += torch.cuda.default_generators
+            for number, generator in enumerate(torch.cuda.default_generators):
+                found[f"torch cuda:{number}"] = generator
     with hidden_from_modes():
-        return [one.get_state() for one in own]
+        return {name: one.get_state() for name, one in found.items()}
 
 
 def _aliases(output: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:

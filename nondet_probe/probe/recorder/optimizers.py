@@ -1,4 +1,4 @@
-"""Optimizers: the gradients that each is about to use, and the steps that they end."""
+"""Optimizers: the settings and gradients that each is about to use, and the steps they end."""
 
 from __future__ import annotations
 
@@ -61,6 +61,9 @@ class Optimizers:
         if torch.compiler.is_compiling() or not self._sink.sees():
             return None
         number = self._state.number_of(optimizer)
+        start = time.perf_counter()
+        self._state.settings(number, optimizer)
+        self._sink.seconds += time.perf_counter() - start
         if len(args) > 1 and args[1] is not None:
             return (args[0], self._telling(number, optimizer, args[1]), *args[2:]), kwargs
         if kwargs.get("closure") is not None:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.generators import Generators
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
 from nondet_probe.probe.recorder.loaders import Loaders
 from nondet_probe.probe.recorder.losses import Losses
 from nondet_probe.probe.recorder.modules import Modules
@@ -25,9 +25,10 @@ __all__ = ["Parts", "parts_of"]
 
 @dataclass
 class Parts:
-    """every: all of them, the two that a recording speaks to as well."""
+    """every: all of them, those that a recording speaks to as well."""
 
     every: list[Part]
+    generators: Generators
     losses: Losses
     optimizers: Optimizers
 
@@ -36,10 +37,10 @@ def parts_of(
     sink: Sink,
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
-    inspection: Inspection | None = None,
+    inspection: Inspector | None = None,
 ) -> Parts:
-    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: of an
-    op call that is to be looked for.
+    """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is
+    told of every op call.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -61,4 +62,4 @@ def parts_of(
     ]
     if sink.records("op"):
         every.append(Ops(sink, names, inspection))
-    return Parts(every, losses, optimizers)
+    return Parts(every, generators, losses, optimizers)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,12 +18,23 @@ from torch.utils.data import DataLoader
 
 from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
-from nondet_probe.errors import UsageError, unknown_name
+from nondet_probe.errors import DifferenceError, UsageError, unknown_name
+from nondet_probe.probe.recorder.along import Along
 from nondet_probe.probe.recorder.costs import expected_cost
-from nondet_probe.probe.recorder.inspection import Inspection
+from nondet_probe.probe.recorder.inspection import Inspector
+from nondet_probe.probe.recorder.live import (
+    KEPT,
+    Live,
+    Outcome,
+    compared,
+    open_reference,
+    sentence,
+)
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Schedule, Sink
+from nondet_probe.records.difference import TraceDifference
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
+from nondet_probe.records.trace_reader import Trace, open_trace
 from nondet_probe.records.trace_writer import TraceWriter
 
 __all__ = ["Recording", "check_choices", "record"]
@@ -31,11 +43,15 @@ __all__ = ["Recording", "check_choices", "record"]
 class Recording:
     """What `record` gives: a context manager, to be entered once.
 
-    out: the folder of the trace. sink, meta: of the recording, once it is entered.
+    out: the folder of the trace. sink, meta: of the recording, once it is entered. against: the
+    trace to compare with, as `open_reference` gives it; outcome: of that. stopping: raises, where
+    the two differ; None for DifferenceError. difference: between both, once one was found or the
+    block was left; not with `stopping`.
     """
 
     sink: Sink
     meta: TraceMeta
+    difference: TraceDifference | None = None
 
     def __init__(
         self,
@@ -50,7 +66,9 @@ class Recording:
         outputs_only: bool = False,
         command: Sequence[str] | None = None,
         steps: tuple[int, int] | None = None,
-        inspection: Inspection | None = None,
+        inspection: Inspector | None = None,
+        against: Trace | None = None,
+        stopping: Callable[[], None] | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self.out = out
@@ -64,6 +82,9 @@ class Recording:
         self._command = list(command) if command is not None else None
         self._steps = steps
         self._inspection = inspection
+        self._against = against
+        self._stopping = stopping
+        self._live: Live | None = None
         self._entered = False
         self._inside = False
         self._entered_parts = ExitStack()
@@ -79,14 +100,16 @@ class Recording:
         self.meta = writer.meta
         with ExitStack() as parts:
             parts.callback(writer.close)
-            self.sink = Sink(writer, schedule=self._schedule)
+            self.sink = self._sink(writer)
             parts.callback(self.sink.close)
             if self._loader is not None and not isinstance(self._loader, DataLoader):
                 self.sink.caveat(
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
-            self._parts = parts_of(self.sink, self._model, self._optimizer, self._inspection)
+            self._parts = parts_of(
+                self.sink, self._model, self._optimizer, self._live or self._inspection
+            )
             for part in self._parts.every:
                 parts.enter_context(part)
             self._entered_parts = parts.pop_all()
@@ -102,6 +125,8 @@ class Recording:
         self._inside = False
         if self.sink.failure is not None:
             self.meta.status, self.meta.failure = "failed", str(self.sink.failure)
+        elif self.meta.status == "stopped":
+            pass
         elif kind is None or issubclass(kind, SystemExit):
             self.meta.status = "complete"
         else:
@@ -110,6 +135,15 @@ class Recording:
         self._entered_parts.close()
         if kind is None and self.sink.failure is not None:
             raise self.sink.failure
+        if self._live is not None and self._stopping is None and self.sink.failure is None:
+            self.difference = self.difference or self._compared()
+            if kind is None and not self.difference.equal:
+                raise self._error()
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of the comparison, as far as it has come."""
+        return self._live.outcome if self._live is not None else Outcome()
 
     def step(self, loss: Any = None) -> None:
         """The step that runs is over. For training without an optimizer of `torch.optim`: what such
@@ -125,6 +159,31 @@ class Recording:
         if loss is not None:
             self._parts.losses.add(loss)
         self.sink.end_step()
+
+    def _sink(self, writer: TraceWriter) -> Sink:
+        """That of the recording; with a trace to compare with, what is written is looked at."""
+        if self._against is None:
+            return Sink(writer, schedule=self._schedule)
+        along = Along(self._against, writer)
+        sink = Sink(along, schedule=self._schedule)
+        self._live = Live(along, sink, self.out / KEPT, self._stopping or self._differs)
+        return sink
+
+    def _differs(self) -> None:
+        if self.difference is None:
+            self._parts.generators.look()
+            self.difference = self._compared()
+        raise self._error()
+
+    def _compared(self) -> TraceDifference:
+        assert self._against is not None, "asked before"
+        # The file may not say yet from which generators was drawn.
+        run = replace(open_trace(self.out, self.meta.rank), meta=self.meta)
+        return compared(self._against, run, self.outcome)
+
+    def _error(self) -> DifferenceError:
+        assert self.difference is not None, "asked before"
+        return DifferenceError(sentence(self.difference), self.difference)
 
     def _meta(self) -> TraceMeta:
         rank, world = _group()
@@ -153,6 +212,7 @@ def record(
     schedule: Schedule | None = None,
     names: str | None = None,
     outputs_only: bool = False,
+    against: str | Path | None = None,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -168,12 +228,21 @@ def record(
     for anything else the trace says that its batches are not seen. schedule: of
     `torch.profiler.schedule`; steps that it does not record cost nothing. names: a regular
     expression; only modules and parameters whose path it finds something in are recorded.
-    outputs_only: at level op, do not digest the tensors that ops are given.
+    outputs_only: at level op, do not digest the tensors that ops are given. against: the folder of
+    a trace, recorded at the same level, that this one is compared with as it is made: at the first
+    difference DifferenceError is raised, and what there is to know of it is its `difference`.
 
     Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
     that cannot be written any more (a full disk) ends the recording, not the training; leaving the
     block then raises RecordError.
     """
+    _check(level, model, optimizer, schedule, names)
+    reference = None
+    if against is not None:
+        rank, world = _group()
+        reference = open_reference(
+            Path(against), level=level, inputs=not outputs_only, rank=rank, world=world
+        )
     return Recording(
         Path(out),
         level=level,
@@ -183,6 +252,7 @@ def record(
         schedule=schedule,
         names=names,
         outputs_only=outputs_only,
+        against=reference,
     )
 
 

@@ -27,14 +27,29 @@ if TYPE_CHECKING:
     from nondet_probe.probe.recorder.control import Control
     from nondet_probe.probe.recorder.recording import Recording
 
-__all__ = ["relaunch"]
+__all__ = ["OUTCOME_FILE", "relaunch", "words_of"]
+
+OUTCOME_FILE = "against.json"
+"""In the run folder: how the comparison with another trace ended, as an `Outcome`."""
 
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
 _RUNPY = "<frozen runpy>"
 
 
-def relaunch(
+def relaunch(target: Sequence[str], out: Path, **options: Any) -> NoReturn:
+    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+
+    options: as of `words_of`. Output, exit code and signals are the script's own; one line on
+    stderr tells the real cost in the end.
+    """
+    words = words_of(target, out, **options)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, words)
+
+
+def words_of(
     target: Sequence[str],
     out: Path,
     *,
@@ -43,11 +58,13 @@ def relaunch(
     outputs_only: bool,
     names: str | None,
     steps: tuple[int, int] | None,
-) -> NoReturn:
-    """Become `python target...`, recorded into the folder `out`, which exists and is empty.
+    against: Path | None = None,
+) -> list[str]:
+    """The command that is `python target...`, recorded.
 
-    target: a script, or with `module` a module's name, and its arguments. Output, exit code and
-    signals are the script's own; one line on stderr tells the real cost in the end.
+    target: a script, or with `module` a module's name, and its arguments. against: a trace; at the
+    first difference from it the script is stopped, with exit code 0, and how it went is in
+    OUTCOME_FILE.
     """
     options = {
         "out": str(out.absolute()),
@@ -56,11 +73,9 @@ def relaunch(
         "outputs_only": outputs_only,
         "names": names,
         "steps": steps,
+        "against": str(against.absolute()) if against is not None else None,
     }
-    command = [sys.executable, "-m", __name__, json.dumps(options), *target]
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, command)
+    return [sys.executable, "-m", __name__, json.dumps(options), *target]
 
 
 class _Run:
@@ -73,26 +88,35 @@ class _Run:
         self._recording: Recording | None = None
         self._control: Control | None = None
         self._ended = False
+        self.stopped = False
 
     def begin(self) -> None:
         from nondet_probe.errors import NondetProbeError
         from nondet_probe.probe.recorder.control import Control
+        from nondet_probe.probe.recorder.live import open_reference
         from nondet_probe.probe.recorder.recording import Recording
 
         given = self._options
         out = Path(given["out"])
+        inputs = not given["outputs_only"]
         steps = tuple(given["steps"]) if given["steps"] is not None else None
         self._control = Control(out, steps)
-        recording = Recording(
-            out,
-            level=given["level"],
-            names=given["names"],
-            outputs_only=given["outputs_only"],
-            schedule=self._control,
-            command=["-m", *self._target] if given["module"] else self._target,
-            steps=steps,
-        )
         try:
+            against = None
+            if given["against"] is not None:
+                path = Path(given["against"])
+                against = open_reference(path, level=given["level"], inputs=inputs)
+            recording = Recording(
+                out,
+                level=given["level"],
+                names=given["names"],
+                outputs_only=not inputs,
+                schedule=self._control,
+                command=["-m", *self._target] if given["module"] else self._target,
+                steps=steps,
+                against=against,
+                stopping=_stop,
+            )
             recording.__enter__()
         except NondetProbeError as error:
             # The script is not to blame, and would not know what to do with it.
@@ -114,6 +138,11 @@ class _Run:
         except Exception as trouble:
             _tell(f"the recording could not be finished: {type(trouble).__name__}: {trouble}")
 
+    def stopped_by(self, error: BaseException) -> bool:
+        """Whether this is how the recording stops the script."""
+        self.stopped = self._recording is not None and isinstance(error, _enough())
+        return self.stopped
+
     def _close(self, error: BaseException | None, code: int) -> None:
         without_torch = self._recording is None
         if without_torch:
@@ -122,6 +151,7 @@ class _Run:
         if recording is None:
             return
         from nondet_probe.probe.recorder.costs import real_sentence
+        from nondet_probe.records.codec import encode
         from nondet_probe.records.trace import SETUP
 
         meta, sink = recording.meta, recording.sink
@@ -133,16 +163,37 @@ class _Run:
             sink.caveat("no optimizer stepped to the end, so all that was seen lies in step 0")
         for sentence in self._control.told if self._control is not None else ():
             sink.caveat(sentence)
-        meta.exit_code = code
+        meta.exit_code = None if self.stopped else code
         kind = None if error is None else type(error)
         recording.__exit__(kind, error, None)
+        if self._options["against"] is not None:
+            text = json.dumps(encode(recording.outcome)) + "\n"
+            (recording.out / OUTCOME_FILE).write_text(text, encoding="utf-8")
         _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
+
+
+def _enough() -> type[BaseException]:
+    from nondet_probe.probe.script_steps import Enough
+
+    return Enough
+
+
+def _stop() -> NoReturn:
+    raise _enough()
 
 
 def _tell(sentence: str) -> None:
     """On the stderr that the process began with, if it is still there."""
     with contextlib.suppress(Exception):
         print(f"nondet-probe: {sentence}", file=sys.__stderr__, flush=True)
+
+
+def _leave() -> None:
+    """The script was stopped; a thread of it that waits for it to go on must not keep the
+    process."""
+    from nondet_probe.probe.script_steps import end_process
+
+    end_process()
 
 
 def _exit_code(error: BaseException | None) -> int:
@@ -194,6 +245,8 @@ def _main() -> None:
     try:
         env_script.run_script(target, module=options["module"])
     except BaseException as error:
+        if run.stopped_by(error):
+            return
         ended = error
         _hide_our_frames(error)
         # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
@@ -202,6 +255,8 @@ def _main() -> None:
         os._exit = leave
         run.end(ended, _exit_code(ended))
         del ended
+        if run.stopped:
+            _leave()
 
 
 if __name__ == "__main__":

@@ -78,10 +78,14 @@ class Sink:
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
         self._ends: list[Callable[[], None]] = []
+        self._in_setup: list[Callable[[], None]] = []
+        self._looking = False
         self._turns: list[Callable[[bool], None]] = []
         self._pending: list[tuple[int, int, Any, Any, Any]] = []
         self._began = time.perf_counter()
         self._switched_off = False
+        self._written: Callable[[int], None] | None = None
+        self._stopping: Callable[[], None] | None = None
         self.failure: RecordError | None = None
         _sinks.add(self)
 
@@ -128,6 +132,12 @@ class Sink:
         """
         if not self.sees():
             return
+        if self.step == SETUP and not self._looking:
+            self._looking = True
+            try:
+                self._called(self._in_setup)
+            finally:
+                self._looking = False
         number = self._writer.site(site)
         if (
             not self._pending
@@ -156,7 +166,7 @@ class Sink:
             self._writer.meta.caveats.append(sentence)
 
     def idle(self, generators: list[str]) -> None:
-        """From these nothing was drawn while the recording was on."""
+        """From these nothing was drawn since the recording began."""
         self._writer.meta.idle = generators
 
     def at_step_start(self, call: Callable[[], None]) -> None:
@@ -167,6 +177,14 @@ class Sink:
         """`call` at the end of every step that is recorded."""
         self._ends.append(call)
 
+    def when_written(self, call: Callable[[int], None]) -> None:
+        """`call` with the number of each recorded step once that is written; it may `stop`."""
+        self._written = call
+
+    def before_records_of_setup(self, call: Callable[[], None]) -> None:
+        """`call` before each record of the setup, in which no step begins."""
+        self._in_setup.append(call)
+
     def at_turn(self, call: Callable[[bool], None]) -> None:
         """`call` with `active` whenever that changes from one step to the next."""
         self._turns.append(call)
@@ -175,10 +193,14 @@ class Sink:
         """The first batch is drawn, or the first forward or backward begins: the setup is over."""
         if self.step == SETUP and self.owns_thread() and not self._switched_off:
             self._finish()
+            self._tell_written()
             self._begin(0)
 
     def end_step(self) -> None:
         """The step that runs is over, and the next one begins."""
+        if self._stopping is not None and self.owns_thread():
+            # The program caught what `stop` raised, and went on.
+            self._stopping()
         if self._switched_off or not self.owns_thread():
             return
         self.begin_step_if_setup()
@@ -187,6 +209,7 @@ class Sink:
             if has_compiled_code():
                 self.not_covered(_COMPILED)
         self._finish()
+        self._tell_written()
         self._begin(self.step + 1)
 
     def close(self) -> None:
@@ -195,6 +218,22 @@ class Sink:
             return
         self._finish(whole=False)
         self.switch_off()
+
+    def not_counted(self, seconds: float) -> None:
+        """These belong neither to the step that runs nor to what recording costs."""
+        self._began += seconds
+
+    def stop(self, stopping: Callable[[], None]) -> None:
+        """Nothing is recorded after this, and the program is stopped, by what `stopping` raises: at
+        once, and where it catches that, at the end of its next step."""
+        self._finish(whole=False)
+        self.switch_off()
+        try:
+            self._writer.update()
+        except RecordError as error:
+            self.failure = error
+        self._stopping = stopping
+        stopping()
 
     def switch_off(self) -> None:
         """As in a forked child: nothing is recorded or written any more."""
@@ -213,6 +252,10 @@ class Sink:
         self._began = time.perf_counter()
         if self.active:
             self._called(self._starts)
+
+    def _tell_written(self) -> None:
+        if self._written is not None and self.active:
+            self._written(self.step)
 
     def _called(self, calls: list[Callable[[], None]]) -> None:
         start = time.perf_counter()

@@ -56,6 +56,26 @@ class State:
                 return
             self._add(list(self._of_model(root, "setup", "as the step began")))
 
+    def settings(self, number: int, optimizer: Optimizer) -> None:
+        """What an optimizer is about to step with: each number of its settings is a record, so that
+        a learning rate that differs is named; all the rest is one."""
+        for group, settings in enumerate(optimizer.param_groups):
+            rest = {}
+            for key, value in settings.items():
+                if key == "params" or not _is_plain(value):
+                    continue
+                if isinstance(value, float | int) and not isinstance(value, bool):
+                    self._setting(f"optimizer {number}, group {group}: {key}", value, float(value))
+                elif isinstance(value, Tensor):
+                    self._setting(f"optimizer {number}, group {group}: {key}", value)
+                else:
+                    rest[key] = value
+            self._setting(f"optimizer {number}, group {group}: settings", rest)
+
+    def _setting(self, name: str, value: Any, figure: float | None = None) -> None:
+        words = self._digester.words(value if isinstance(value, Tensor) else [value], name)
+        self._sink.add(Site("optimizer", "optimizer", name), words, value=figure)
+
     def _left(self) -> None:
         told: set[int] = set()
         leaves: list[tuple[Site, Any]] = []
@@ -96,13 +116,6 @@ class State:
             state = optimizer.state.get(parameter, {}) if whole else {}
             for key, value in state.items():
                 yield Site("state", "optimizer", f"{name}: {key}", path), value
-        for group, settings in enumerate(optimizer.param_groups if whole else ()):
-            plain = {
-                key: value
-                for key, value in settings.items()
-                if key != "params" and _is_plain(value)
-            }
-            yield Site("state", "optimizer", f"optimizer {number}, group {group}: settings"), plain
 
     def _add(self, leaves: list[tuple[Site, Any]]) -> None:
         tensors = [value for _, value in leaves if isinstance(value, Tensor)]

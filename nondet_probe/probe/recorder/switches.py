@@ -8,7 +8,7 @@ from typing import Any
 from nondet_probe.env import read_switches
 from nondet_probe.probe.recorder.contents import contents
 from nondet_probe.probe.recorder.sink import Sink
-from nondet_probe.records.trace import Site
+from nondet_probe.records.trace import SETUP, Site
 
 __all__ = ["Switches"]
 
@@ -16,9 +16,10 @@ _ABSENT = "not set"
 
 
 class Switches:
-    """Looks at the switches at the start of each recorded step; one record for each that changed
-    since the last look, the first of which is where the recording begins and its environment is
-    read. The record's name is the switch's, its note says "name: old -> new". Some 15 us a look.
+    """Looks at the switches at the start of each recorded step and before each record of the setup;
+    one record for each that changed since the last look, the first of which is where the recording
+    begins and its environment is read. The record's name is the switch's, its note says
+    "name: old -> new". Some 15 us a look.
 
     A switch that is set and put back within a step leaves no record.
     """
@@ -27,6 +28,8 @@ class Switches:
         self._sink = sink
         self._last = _flat(read_switches())
         sink.at_step_start(self._look)
+        # The setup has no other start, and what was set in it comes before what is computed in it.
+        sink.before_records_of_setup(self._look)
 
     def __enter__(self) -> Switches:
         return self
@@ -46,7 +49,8 @@ class Switches:
         for name in sorted({*now, *self._last}):
             old, new = self._last.get(name, _ABSENT), now.get(name, _ABSENT)
             if old != new:
-                site = Site("data", "environment", name, note=f"{name}: {old} -> {new}")
+                phase = "setup" if self._sink.step == SETUP else "data"
+                site = Site(phase, "environment", name, note=f"{name}: {old} -> {new}")
                 self._sink.add(site, contents(new)[0], contents(old)[0])
         self._last = now
 

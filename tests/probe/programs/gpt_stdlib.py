@@ -22,14 +22,15 @@ PLANTS = {
     "lr": "the learning rate of that step grows by a millionth",
     "weight": "one weight changes by its last bit",
     "order": "the samples come in another order, from the start",
+    "initial": "one weight is another one by its last bit, from the start",
+    "moment": "one element of AdamW's first moment changes by its last bit",
 }
 
 
 class Source(Dataset):
-    """Windows of bytes of the first files of the standard library."""
+    """Windows of bytes of the first files of a folder, that of the standard library."""
 
-    def __init__(self, files: int = 20) -> None:
-        folder = Path(sysconfig.get_path("stdlib"))
+    def __init__(self, folder: Path, files: int = 20) -> None:
         text = b"\n".join(path.read_bytes() for path in sorted(folder.glob("*.py"))[:files])
         self.data = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
 
@@ -41,10 +42,16 @@ class Source(Dataset):
         return {"input_ids": window, "labels": window}
 
 
+def last_bit(tensor: torch.Tensor) -> None:
+    """Changes one element by its last bit, through NumPy, where no dispatcher sees it."""
+    tensor.detach().view(torch.int32).numpy().reshape(-1)[5] += 1
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path(sysconfig.get_path("stdlib")))
     parser.add_argument("--plant", choices=PLANTS)
     parser.add_argument("--at", type=int, default=3)
     given = parser.parse_args()
@@ -64,7 +71,9 @@ def main() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / 4))
     order = torch.Generator().manual_seed(5 + (given.plant == "order"))
-    loader = DataLoader(Source(), batch_size=8, shuffle=True, generator=order)
+    if given.plant == "initial":
+        last_bit(model.transformer.h[0].attn.c_attn.weight)
+    loader = DataLoader(Source(given.folder), batch_size=8, shuffle=True, generator=order)
 
     for step, batch in zip(range(given.steps), loader, strict=False):
         if step == given.at:
@@ -77,6 +86,8 @@ def main() -> None:
                 with torch.no_grad():
                     row = model.transformer.h[1].mlp.c_fc.weight[0]
                     row[0] = torch.nextafter(row[0], torch.tensor(torch.inf))
+            elif given.plant == "moment":
+                last_bit(optimizer.state[model.transformer.h[1].ln_2.bias]["exp_avg"])
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()

@@ -20,6 +20,7 @@ PLANTS = {
     "lr": "the learning rate grows by a millionth, for good",
     "edge": "two edges change places, from the start",
     "weight": "one weight changes by its last bit",
+    "flag": "torch's deterministic mode is turned on, from the start",
 }
 
 
@@ -73,6 +74,7 @@ def main() -> None:
     given = parser.parse_args()
 
     torch.set_num_threads(given.threads + (given.plant == "threads"))
+    torch.use_deterministic_algorithms(given.plant == "flag")
     torch.manual_seed(21)
     digits = load_digits()
     nodes = torch.tensor(digits.data, dtype=torch.float32) / 16

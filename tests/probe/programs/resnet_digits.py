@@ -7,6 +7,7 @@ run without it, at step `--at` where it has one.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 PLANTS = {
     "worker": "worker 1 seeds numpy with another number",
+    "unseeded": "workers seed numpy with what the system gives them",
     "order": "the samples come in another order, from the start",
     "switch": "cudnn.benchmark is turned on, from the start",
     "lr": "the learning rate grows by a millionth, for good",
@@ -72,12 +74,14 @@ class ResNet(nn.Module):
 class Seeds:
     """What the documentation of PyTorch tells to do about numpy in workers."""
 
-    def __init__(self, planted: bool) -> None:
-        self.planted = planted
+    def __init__(self, plant: str | None) -> None:
+        self.plant = plant
 
     def __call__(self, worker: int) -> None:
-        extra = self.planted and worker == 1
-        np.random.seed((torch.initial_seed() + extra) % 2**32)
+        seed = torch.initial_seed() + (self.plant == "worker" and worker == 1)
+        if self.plant == "unseeded":
+            seed = int.from_bytes(os.urandom(4), "big")
+        np.random.seed(seed % 2**32)
 
 
 def main() -> None:
@@ -101,7 +105,7 @@ def main() -> None:
         batch_size=32,
         shuffle=True,
         num_workers=given.workers,
-        worker_init_fn=Seeds(given.plant == "worker"),
+        worker_init_fn=Seeds(given.plant),
         generator=torch.Generator().manual_seed(11 + (given.plant == "order")),
     )
     for step, (images, labels) in zip(range(given.steps), loader, strict=False):

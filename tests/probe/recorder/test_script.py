@@ -35,6 +35,13 @@ def script(tmp_path: Path) -> Path:
     return tmp_path / "train.py"
 
 
+# Lines are written whole, or those of two processes would mix; and the package is the one that this
+# test has, also where it is not installed.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | {
+    "PYTHONPATH": os.pathsep.join(filter(None, sys.path))
+}
+
+
 def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *map(str, command)],
@@ -42,8 +49,7 @@ def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=120,
         cwd=folder,
-        # The package as this test has it, also where it is not installed.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=ENVIRONMENT,
     )
 
 

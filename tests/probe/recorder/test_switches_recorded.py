@@ -9,6 +9,7 @@ from fake_writer import FakeWriter
 from nondet_probe.env import deterministic_algorithms, thread_count
 from nondet_probe.probe.recorder.sink import Sink
 from nondet_probe.probe.recorder.switches import Switches
+from nondet_probe.records.trace import Site
 
 
 def test_only_what_changed_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +44,19 @@ def test_only_what_changed_and_when(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {(r.site.phase, r.site.kind) for r in writer.records} <= {("data", "environment")}
     on, off = writer.records[begun + 2], writer.records[begun + 4]
     assert (on.inputs, on.outputs) == (off.outputs, off.inputs)
+
+
+def test_what_the_setup_set_is_told_before_what_it_computed() -> None:
+    writer = FakeWriter("step")
+    sink = Sink(writer)
+    op = Site("setup", "op", "aten.add.Tensor")
+    with thread_count(2), Switches(sink):
+        sink.add(op, (1, 1))
+        with thread_count(1):
+            sink.add(op, (1, 1))
+    told = [(r.step, r.site.phase, r.site.name) for r in writer.records]
+    switch = (-1, "setup", "torch.get_num_threads")
+    assert told == [(-1, "setup", op.name), switch, (-1, "setup", op.name)]
 
 
 def test_what_the_setup_set_is_told_at_the_first_step() -> None:
