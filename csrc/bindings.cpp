@@ -94,8 +94,12 @@ PYBIND11_MODULE(_C, m) {
       const Released released(elements);
       found = ndp::compare(static_cast<ndp::Dtype>(dtype), at(a), at(b), elements, threads, isa);
     }
+    py::tuple ulps(ndp::kUlpBuckets);
+    for (int bucket = 0; bucket < ndp::kUlpBuckets; ++bucket)
+      ulps[bucket] = py::int_(found.ulps[bucket]);
     return py::make_tuple(found.different, found.max_ulp, found.first,
-                          found.sum_squares_difference, found.sum_squares);
+                          found.sum_squares_difference, found.sum_squares, found.sum_squares_other,
+                          found.dot, ulps);
   });
   // strides: in elements.
   m.def("digest", [](int dtype, uintptr_t data, const std::vector<int64_t>& shape,

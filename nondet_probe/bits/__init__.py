@@ -1,6 +1,7 @@
 """Exact questions about tensors: are the bits equal, how far apart are they, change one of them."""
 
 from nondet_probe.bits.compare import (
+    ULP_BUCKETS,
     ULP_MAX,
     Comparison,
     bit_equal,
@@ -15,6 +16,7 @@ from nondet_probe.bits.sketch import SKETCH_FORMAT, sketch, sketch_distance, ske
 __all__ = [
     "DIGEST_FORMAT",
     "SKETCH_FORMAT",
+    "ULP_BUCKETS",
     "ULP_MAX",
     "BitChange",
     "Comparison",

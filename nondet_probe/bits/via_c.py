@@ -128,8 +128,9 @@ def bytes_equal(a: Tensor, b: Tensor) -> bool:
 
 def compare(
     code: int, a: Tensor, b: Tensor, threads: int, isa: str = ""
-) -> tuple[int, int, int, float, float]:
-    """(different, max_ulp, first, sum_squares_difference, sum_squares) of contiguous host tensors.
+) -> tuple[int, int, int, float, float, float, float, tuple[int, ...]]:
+    """(different, max_ulp, first, sum_squares_difference, sum_squares, sum_squares_other, dot,
+    ulps) of contiguous host tensors.
 
     first is -1 where nothing differs; see `csrc/compare.hpp`.
     """
