@@ -20,7 +20,7 @@ from nondet_probe.records import (
     TwinRecord,
 )
 from nondet_probe.report.explain import ARMS
-from nondet_probe.report.fates import fate_told, of_predictions
+from nondet_probe.report.fates import changed, fate_told, of_predictions
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import (
     clip,
@@ -177,15 +177,8 @@ def coverage(found: Coverage) -> Table:
 
 def twin(run: TwinRecord) -> Table:
     """What one changed bit did, as pairs of a question and its answer."""
-    change = run.change
     rows = [
-        [
-            "what was changed",
-            f"{clip(change.name, 60)}, element {count(change.index)}\n"
-            + ("by one ulp" if change.bit is None else f"bit {change.bit}")
-            + f" of its {printable(change.dtype)}: {printable(change.before)} to "
-            + printable(change.after),
-        ],
+        ["what was changed", changed(run.change, run.fault)],
         ["the unperturbed copy (control)", control_phrase(run)],
         ["what became of the bit", _fate(run)],
         ["half of all parameters' elements differ", _half(run)],
@@ -255,7 +248,9 @@ def overhead(record: RunRecord) -> Table:
             continue
         times = part.probe_seconds / part.plain_seconds if part.plain_seconds > 0 else None
         detail = (
-            f"every op {plural(part.k, 'time')}" if isinstance(part, RerunRecord) else "3 copies"
+            f"every op {plural(part.k, 'time')}"
+            if isinstance(part, RerunRecord)
+            else f"{_copies(part)} copies"
         )
         rows.append(
             [
@@ -267,6 +262,12 @@ def overhead(record: RunRecord) -> Table:
         )
     columns = ["Probe", "With the probe", "The same steps without", "Ratio"]
     return Table("This run's own overhead", columns, rows)
+
+
+def _copies(run: TwinRecord) -> int:
+    """The run, its twins and their control; twins and a control at each further step."""
+    twins = max(len(run.twins), 1)
+    return 1 + (twins + 1) * max(len(run.onset), 1)
 
 
 def facts(record: RunRecord) -> Table:
