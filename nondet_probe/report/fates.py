@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from nondet_probe.bits import BitChange
 from nondet_probe.records import Fate, Predictions
 from nondet_probe.records.fault import Fault
@@ -16,7 +19,7 @@ from nondet_probe.report.spell import (
     ulps,
 )
 
-__all__ = ["changed", "fate_told", "of_predictions"]
+__all__ = ["changed", "fate_told", "of_predictions", "tally"]
 
 
 def changed(change: BitChange | None, fault: Fault | None) -> str:
@@ -48,3 +51,9 @@ def of_predictions(found: Predictions) -> str:
     if found.max_ulp is not None:
         told.append(f"at most {ulps(found.max_ulp)}")
     return f"of {plural(found.examples, 'example')}: {', '.join(told)}"
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """ "2 growing, 1 absorbed" of several twins, the most frequent first."""
+    found = Counter(verdicts).most_common()
+    return ", ".join(f"{count(times)} {one_line(verdict)}" for verdict, times in found)

@@ -200,6 +200,8 @@ def twin(run: TwinRecord) -> Table:
         rows.append(["predictions where it is evaluated", of_predictions(run.predictions)])
     elif run.no_predictions is not None:
         rows.append(["predictions", f"not compared\n{one_line(run.no_predictions, 600)}"])
+    if run.no_conditions is not None and not run.conditions:
+        rows.append(["condition number", f"no bound\n{one_line(run.no_conditions, 600)}"])
     title = f"One changed bit, under {one_line(run.under)}" if run.under else "One changed bit"
     return Table(title, ["Question", "Answer"], rows)
 
