@@ -5,6 +5,7 @@ Pictures are inline SVGs as those of `nondet_probe.report.plots`.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +50,7 @@ def fan_plot(twin: TwinRecord, key: str) -> str | None:
         heading(axes, "relative distance between run and twins, log scale")
         for place in range(every.shape[1]):
             axes.plot(
-                steps, scale.position(every[:, place]), color=colour("twin"), alpha=0.25, lw=0.8
+                steps, scale.position(every[:, place]), color=colour("twin"), alpha=0.45, lw=0.8
             )
         axes.fill_between(steps, low, high, color=colour("twin"), alpha=0.3, linewidth=0)
         axes.plot(steps, middle, color=colour("twin"), linewidth=2.2)
@@ -68,35 +69,56 @@ def fan_plot(twin: TwinRecord, key: str) -> str | None:
 
 
 def onset_plot(twin: TwinRecord, key: str) -> str | None:
-    """How far the twins are away at the end, by the step of their change; None without onset."""
+    """How far the twins are away at the end by the step of their change, and below it how much they
+    predict otherwise, where that is known; None without onset."""
     shown = [one for one in twin.onset if one.distance]
     if not shown:
         return None
+    predicted = [
+        (one.step, [share for share in one.disagreement if share is not None]) for one in shown
+    ]
+    predicted = [(step, shares) for step, shares in predicted if shares]
+    height = _HEIGHT + 170 if predicted else _HEIGHT
     scale = Decades.of(*(np.asarray(one.distance, dtype=np.float64) for one in shown))
-    steps = np.array([one.step for one in shown], dtype=np.float64)
+    steps = max(twin.steps, shown[-1].step + 1)
     with drawing():
-        figure = blank(_HEIGHT)
-        axes = figure.add_axes(frame(_HEIGHT))
+        figure = blank(height)
+        axes = figure.add_axes(frame(height, bottom=42 + height - _HEIGHT))
         scale.apply(axes)
-        step_axis(axes, max(twin.steps, int(steps.max()) + 1), label=False)
-        axes.set_xlabel("training step of the change")
+        step_axis(axes, steps, label=not predicted)
         heading(axes, "relative distance at the end, log scale")
-        for one in shown:
-            ends = scale.position(np.asarray(one.distance, dtype=np.float64))
-            axes.plot([one.step] * len(ends), ends, "o", color=colour("twin"), alpha=0.35, ms=5)
-        axes.plot(
-            steps,
-            scale.position(np.array([_median(one.distance) for one in shown])),
-            color=colour("twin"),
-            marker="o",
-            markersize=5,
-        )
+        _dots(axes, [(one.step, one.distance) for one in shown], scale.position)
+        below = axes
+        if predicted:
+            below = figure.add_axes(frame(height, top=_HEIGHT + 14))
+            step_axis(below, steps)
+            heading(below, "predicted otherwise at the end, percent")
+            below.grid(axis="y", linewidth=0.8)
+            _dots(below, predicted, lambda shares: 100.0 * shares)
+            below.set_ylim(bottom=0.0, top=max(below.get_ylim()[1], 1.0))
+        below.set_xlabel("training step of the change")
         last = shown[-1]
         text = (
             f"The change was made at {plural(len(shown), 'step')}: of that at step {last.step} the "
             f"median relative distance at the end is {number(_median(last.distance))}."
         )
-        return inline_svg(figure, key, "Relative distance at the end by step of the change", text)
+        return inline_svg(figure, key, "How the twins end, by the step of the change", text)
+
+
+def _dots(
+    axes: Axes, found: Sequence[tuple[int, list[float]]], place: Callable[[Floats], Floats]
+) -> None:
+    """One dot a twin, and a line through the medians."""
+    for step, values in found:
+        shown = place(np.asarray(values, dtype=np.float64))
+        axes.plot([step] * len(values), shown, "o", color=colour("twin"), alpha=0.35, ms=5)
+    axes.plot(
+        [step for step, _ in found],
+        place(np.array([_median(values) for _, values in found])),
+        color=colour("twin"),
+        marker="o",
+        markersize=5,
+    )
 
 
 def _median(values: list[float]) -> float:

@@ -151,6 +151,8 @@ def test_the_pictures():
     assert fan_plot(several(steps=1, onset=[]), "k") is not None
     picture = onset_plot(several(), "k")
     assert "made at 2 steps" in picture
+    assert "predicted otherwise" in picture
+    assert "predicted otherwise" not in onset_plot(several(onset=[Onset(3, [0.5], [None])]), "k")
     assert onset_plot(examples.twin(), "k") is None
     assert onset_plot(several(onset=[Onset(3, no_figures="none")]), "k") is None
 
