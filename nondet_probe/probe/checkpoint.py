@@ -26,7 +26,9 @@ def copy_state(run: Workload, copy: Workload) -> None:
     """
     mine, theirs = _tensors(run.model), _tensors(copy.model)
     if [one.shape for one in mine] != [one.shape for one in theirs]:
-        raise UsageError("its parameters and buffers have other shapes than as it was built")
+        raise UsageError("the run has parameters or buffers of other shapes than as it was built")
+    if _layout(run) != _layout(copy):
+        raise UsageError("the run has other modules or parameter groups than as it was built")
     with torch.no_grad():
         for one, other in zip(mine, theirs, strict=True):
             other.data.copy_(one.data)
@@ -46,6 +48,12 @@ def copy_state(run: Workload, copy: Workload) -> None:
 
 def _tensors(model: torch.nn.Module) -> list[torch.Tensor]:
     return [*model.parameters(), *model.buffers()]
+
+
+def _layout(workload: Workload) -> list[object]:
+    groups = workload.optimizer.param_groups if workload.optimizer is not None else []
+    names = [name for name, _ in workload.model.named_modules()]
+    return [names, [len(group["params"]) for group in groups]]
 
 
 def _copy_optimizer(mine: torch.optim.Optimizer, other: torch.optim.Optimizer) -> None:

@@ -15,6 +15,7 @@ one step, and does not reach the batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from nondet_probe.env.rng import RngState, preserved_rng
 from nondet_probe.errors import RunFailedError, UsageError
@@ -24,7 +25,7 @@ from nondet_probe.probe.follower import Follower
 from nondet_probe.probe.lockstep import BUILT, Lockstep
 from nondet_probe.probe.predictions import predictions, watched
 from nondet_probe.probe.twin_changes import Change, at_step, checked_steps, flips, numbered
-from nondet_probe.probe.twin_record import Late, onset, record_of
+from nondet_probe.probe.twin_record import AtStep, onset, record_of
 from nondet_probe.records.fault import Fault
 from nondet_probe.records.schema import TwinRecord
 from nondet_probe.workload import WorkloadFactory
@@ -78,6 +79,8 @@ def twin(
     with preserved_rng(), under_fix(under):
         run = build(factory, seed)
         built = RngState.capture()
+        if fault is not None:
+            fault = replace(fault, step=when[0])
         changes = (
             numbered(fault, twins)
             if fault is not None
@@ -89,8 +92,8 @@ def twin(
         ) -> Follower:
             return Follower(run, build(factory, seed), told, change, born, brief=not first)
 
-        late = _late(follower, changes, when)
-        followers = [one for step in late for one in step.followers]
+        planned = _planned(follower, changes, when)
+        followers = [one for step in planned for one in step.followers]
         copies = Lockstep(run, followers, build(factory, seed))
         ended = False
         try:
@@ -105,9 +108,9 @@ def twin(
                 _evaluate(copies, steps)
                 ended = True
         except RunFailedError as error:
-            error.partial = _record(copies, late, under, fault, at is not None, ended)
+            error.partial = _record(copies, planned, under, fault, at is not None, ended)
             raise
-    return _record(copies, late, under, fault, at is not None, ended)
+    return _record(copies, planned, under, fault, at is not None, ended)
 
 
 def _when(
@@ -134,9 +137,9 @@ def _when(
     return [step]
 
 
-def _late(
+def _planned(
     follower: Callable[..., Follower], changes: Sequence[Change], when: Sequence[int]
-) -> list[Late]:
+) -> list[AtStep]:
     """The followers of each step of the change; those of the first one are there from step 0 on."""
     several = len(changes) > 1
     found = []
@@ -153,21 +156,21 @@ def _late(
             for number, change in enumerate(changes)
         ]
         control = follower(f"the control{which}", None, born) if place else None
-        found.append(Late(step, twins, control))
+        found.append(AtStep(step, twins, control))
     return found
 
 
 def _record(
     copies: Lockstep,
-    late: Sequence[Late],
+    planned: Sequence[AtStep],
     under: str,
     fault: Fault | None,
     with_onset: bool,
     ended: bool,
 ) -> TwinRecord:
-    record = record_of(copies, late[0].twins, under=under, fault=fault, ended=ended)
+    record = record_of(copies, planned[0].twins, under=under, fault=fault, ended=ended)
     if with_onset:
-        record.onset = onset(copies, late, ended)
+        record.onset = onset(copies, planned, ended)
     return record
 
 

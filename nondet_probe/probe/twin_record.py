@@ -17,7 +17,7 @@ from nondet_probe.records.measured import Fate, Growth
 from nondet_probe.records.schema import TwinRecord
 from nondet_probe.records.twins import Followed, Onset
 
-__all__ = ["Late", "onset", "record_of"]
+__all__ = ["AtStep", "onset", "record_of"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def record_of(
     )
 
 
-class Late:
+class AtStep:
     """The twins whose change is at `step`, and the copy that went on from there unchanged; that is
     None where they followed from the first step on."""
 
@@ -83,31 +83,31 @@ class Late:
         self.followers = [*self.twins, *([control] if control is not None else [])]
 
 
-def onset(copies: Lockstep, late: Sequence[Late], ended: bool) -> list[Onset]:
+def onset(copies: Lockstep, planned: Sequence[AtStep], ended: bool) -> list[Onset]:
     """How the twins of each step ended."""
-    return [_onset(copies, one, ended) for one in late]
+    return [_onset(copies, one, ended) for one in planned]
 
 
-def _onset(copies: Lockstep, late: Late, ended: bool) -> Onset:
+def _onset(copies: Lockstep, its: AtStep, ended: bool) -> Onset:
     why = _NOT_ENDED
     if copies.differs_step is not None:
         why = "the control differs"
     elif ended:
-        left = late.control.left if late.control is not None else None
+        left = its.control.left if its.control is not None else None
         if left is None:
-            found = [(one, _distance(one)) for one in late.twins]
+            found = [(one, _distance(one)) for one in its.twins]
             return Onset(
-                late.step,
+                its.step,
                 [float(distance[-1]) for _, distance in found],
                 [one.predictions.disagreement if one.predictions else None for one, _ in found],
                 [_fate(copies, one, distance).verdict for one, distance in found],
             )
         why = (
-            f"an unchanged copy that took the run's state over before step {late.step} left the "
+            f"an unchanged copy that took the run's state over before step {its.step} left the "
             f"run at step {left[0]} (first in {left[1]}): the workload keeps state that cannot be "
             "copied"
         )
-    return Onset(late.step, no_figures=why)
+    return Onset(its.step, no_figures=why)
 
 
 def _distance(one: Follower) -> Floats:

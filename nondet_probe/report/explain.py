@@ -33,10 +33,10 @@ SECTIONS = {
         "same in every execution, at every number of threads."
     ),
     "twin": (
-        "Three copies of the training were stepped side by side on the same batches with the same "
-        "random numbers: the run, a twin in which one bit of one weight was changed before the "
-        "first step, and a control in which nothing was changed. The twin shows what the smallest "
-        "possible difference becomes; the control shows that nothing else made it."
+        "Copies of the training were stepped side by side on the same batches with the same random "
+        "numbers: the run, a twin in which one element was changed, and a control in which nothing "
+        "was changed. The twin shows what the smallest possible difference becomes; the control "
+        "shows that nothing else made it."
     ),
     "twins": (
         "Of these twins each has another element changed; the table of questions and answers, and "

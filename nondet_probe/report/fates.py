@@ -22,8 +22,8 @@ from nondet_probe.report.spell import (
 __all__ = ["changed", "fate_told", "of_predictions", "tally"]
 
 
-def changed(change: BitChange | None, fault: Fault | None) -> str:
-    """Which element, and in further lines which of its bits, and when."""
+def changed(change: BitChange | None, fault: Fault | None, step: int = 0) -> str:
+    """Which element, and in further lines which of its bits, and when. step: without a fault."""
     if change is None:
         return f"nothing yet\nasked for: {one_line(fault)}" if fault is not None else "nothing yet"
     told = f"{clip(change.name, 60)}, element {count(change.index)}\n"
@@ -32,6 +32,8 @@ def changed(change: BitChange | None, fault: Fault | None) -> str:
     told += printable(change.after)
     if fault is not None:
         told += f"\n{one_line(fault.site)}, at step {fault.step}, {one_line(fault.when)}"
+    elif step:
+        told += f"\nbefore step {step}"
     return told
 
 

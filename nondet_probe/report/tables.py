@@ -177,8 +177,9 @@ def coverage(found: Coverage) -> Table:
 
 def twin(run: TwinRecord) -> Table:
     """What one changed bit did, as pairs of a question and its answer."""
+    first = run.onset[0].step if run.onset else 0
     rows = [
-        ["what was changed", changed(run.change, run.fault)],
+        ["what was changed", changed(run.change, run.fault, first)],
         ["the unperturbed copy (control)", control_phrase(run)],
         ["what became of the bit", _fate(run)],
         ["half of all parameters' elements differ", _half(run)],

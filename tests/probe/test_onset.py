@@ -175,7 +175,31 @@ def test_a_state_that_cannot_be_copied_is_refused() -> None:
         copy_state(run, other)
 
 
+def test_a_run_that_has_grown_cannot_be_gone_on_from() -> None:
+    """A layer that is trained from the third step on, as in gradual unfreezing."""
+
+    def factory(seed: int) -> Workload:
+        model = net()
+        optimizer = torch.optim.SGD(model[4].parameters(), lr=0.1)
+        done = itertools.count()
+
+        def step(workload: Workload, batch: Any) -> torch.Tensor:
+            if next(done) == 2:
+                optimizer.add_param_group({"params": list(model[0].parameters())})
+            workload.step = None
+            loss = take_step(workload, batch)
+            workload.step = step
+            return loss
+
+        return Workload(model, optimizer, endless(), cross_entropy, step=step)
+
+    with pytest.raises(RunFailedError, match=r"step 4 of the twin of step 4: .* parameter groups"):
+        twin(factory, steps=6, at=[0, 4])
+    assert twin(factory, steps=6, at=[0, 2]).onset[1].no_figures is not None
+
+
 def test_distances_before_the_change_are_none() -> None:
     record = twin(noisy, steps=6, bit=20, at=[2, 4])
+    assert twin(noisy, steps=6, fault=Fault("bias", seed=0, bit=0), at=[3]).fault.step == 3
     assert record.series["distance"][:2].tolist() == [0.0, 0.0]
     assert np.all(record.series["distance"][2:] > 0)

@@ -165,6 +165,8 @@ def test_a_change_that_was_not_made_yet_and_a_fault():
     )
     rows = dict(twin_table(several(fault=fault)).rows)
     assert rows["what was changed"].endswith("\ngradient, at step 7, before optimizer")
+    rows = dict(twin_table(several(onset=[Onset(4, [0.5])])).rows)
+    assert rows["what was changed"].endswith("\nbefore step 4")
     rows = dict(twin_table(several(conditions=[], no_conditions="the control differs")).rows)
     assert rows["condition number"] == "no bound\nthe control differs"
 
