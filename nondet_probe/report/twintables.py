@@ -38,7 +38,8 @@ def fates(twin: TwinRecord) -> Table:
     ends = np.asarray(twin.series.get("twins_distance", ()), dtype=np.float64)
     rows = []
     for place, one in enumerate(twin.twins):
-        last = float(ends[-1, place]) if ends.ndim == 2 and len(ends) else None
+        known = ends.ndim == 2 and len(ends) and place < ends.shape[1]
+        last = float(ends[-1, place]) if known else None
         rows.append(
             [
                 str(place),
@@ -76,8 +77,8 @@ def onset(twin: TwinRecord) -> Table:
 
 
 def _ends(one: Onset) -> Iterator[str]:
-    if one.no_figures is not None:
-        yield from ("none", "none", one_line(one.no_figures, 300))
+    if one.no_figures is not None or not one.distance:
+        yield from ("none", "none", one_line(one.no_figures or "not recorded", 300))
         return
     yield _spread(one.distance, number)
     known = [share for share in one.disagreement if share is not None]

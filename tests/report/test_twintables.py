@@ -194,3 +194,13 @@ def test_hostile_names_are_escaped():
     text = render(examples.run(command="twin", twin=bad))
     assert Page(text).problems == []
     assert "<script" not in text
+
+
+def test_a_record_that_lacks_what_belongs_together_is_shown_even_so():
+    bare = several(onset=[Onset(2)], series=examples.twin(steps=STEPS).series)
+    assert onset(bare).rows == [["2", "none", "none", "not recorded"]]
+    assert [row[4] for row in fates(bare).rows] == ["none"] * 3
+    narrow = several(series=several().series | {"twins_distance": np.ones((STEPS, 1))})
+    assert [row[4] for row in fates(narrow).rows] == ["1.00", "none", "none"]
+    for twin in (bare, narrow):
+        assert Page(render(examples.run(command="twin", twin=twin))).problems == []
