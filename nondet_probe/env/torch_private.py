@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from torch.autograd import forward_ad as _forward_mode
 from torch.utils import _python_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import dataloader as _dataloader
+
+from nondet_probe.env.tensor_arguments import with_tensors
 
 __all__ = [
     "FRAME_MARKS",
@@ -37,6 +39,7 @@ __all__ = [
     "frame_mark",
     "has_compiled_code",
     "hidden_from_modes",
+    "hooks_of",
     "is_elementwise",
     "is_pointwise",
     "last_sequence_number",
@@ -45,6 +48,7 @@ __all__ = [
     "pop_mode",
     "push_mode",
     "transforms_are_on",
+    "without_vmap_loops",
 ]
 
 # Without it a call that needs no gradient passes through autograd, which costs it 4 us.
@@ -76,6 +80,9 @@ _function_modes_on = getattr(torch._C, "_is_torch_function_mode_enabled", _alway
 _transforms_on = _transforms_active or _always
 _tracer_on = getattr(torch._C, "_is_tracing", _always)
 _profiler_on = getattr(torch.autograd, "_profiler_enabled", _always)
+_functorch = getattr(torch._C, "_functorch", None)
+_loops_allowed = getattr(_functorch, "_is_vmap_fallback_enabled", _always)
+_allow_loops = getattr(_functorch, "_set_vmap_fallback_enabled", bool)
 _intercepted: Counter[str] = Counter()
 
 
@@ -175,6 +182,25 @@ def has_compiled_code() -> bool:
     dynamo = sys.modules.get("torch._dynamo.eval_frame")
     backends = getattr(dynamo, "cached_backends", {})
     return any(backend is not None for backend in backends.values())
+
+
+@contextmanager
+def without_vmap_loops() -> Iterator[None]:
+    """Inside, an op without a batching rule raises under vmap instead of being called once for each
+    member. Without the private names it is called so, which is right and slow."""
+    before = _loops_allowed()
+    _allow_loops(False)
+    try:
+        yield
+    finally:
+        _allow_loops(before)
+
+
+def hooks_of(owner: object) -> list[str]:
+    """The kinds of hooks on a module, tensor or optimizer; none without the private names."""
+    kinds = ("forward_pre", "forward", "backward_pre", "backward", "post_accumulate_grad")
+    names = [f"{kind}_hooks" for kind in (*kinds, "optimizer_step_pre", "optimizer_step_post")]
+    return [name.replace("_", " ") for name in names if getattr(owner, f"_{name}", None)]
 
 
 class LoaderMethods(NamedTuple):
@@ -302,7 +328,7 @@ def _below_gate(name: str) -> Callable[..., Any]:
     places = [place for place, given in enumerate(arguments) if str(given.type) == "Tensor"]
 
     def below(key: Any, *args: Any, **kwargs: Any) -> Any:
-        given = _with_tensors(args, places, computed=key in (_CPU, _CUDA))
+        given = with_tensors(args, places, computed=key in (_CPU, _CUDA))
         return redispatch(torch._C.DispatchKeySet(key), *given, **kwargs)
 
     own = [key for key in (_CPU, _CUDA) if _has_kernel(name, key.name)]
@@ -315,36 +341,13 @@ def _below_gate(name: str) -> Callable[..., Any]:
         try:
             return at_key(key, *args, **kwargs)
         except RuntimeError:
-            given = _with_tensors(args, places)
+            given = with_tensors(args, places)
             if given is args:
                 raise
         # Nothing has run: it takes numbers for the tensors of the four basic operations only.
         return at_key(key, *given, **kwargs)
 
     return at
-
-
-def _with_tensors(
-    args: tuple[Any, ...], places: list[int], computed: bool = True
-) -> tuple[Any, ...]:
-    """Where C++ made a tensor of a number, of which Python is handed the number, a tensor again;
-    `args` itself where there is none. The result has the dtype that it has with the number.
-
-    computed: the value counts, so it is not rounded to the dtype of the others; else what looks at
-    dtypes alone may want the same one for all.
-    """
-    found = [n for n in places if n < len(args) and isinstance(args[n], int | float | complex)]
-    if not found:
-        return args
-    dtypes = [x.dtype for x in args if isinstance(x, torch.Tensor)]
-    floats = [dtype for dtype in dtypes if dtype.is_floating_point]
-    given = list(args)
-    for place in found:
-        dtype = None
-        if floats and not isinstance(given[place], complex):
-            dtype = torch.float64 if computed else floats[0]
-        given[place] = torch.tensor(given[place], dtype=dtype)
-    return tuple(given)
 
 
 class Interception:
