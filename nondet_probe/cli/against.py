@@ -62,7 +62,6 @@ def record_against(
 
 def _run(words: list[str], stdout: int | None) -> int:
     """Its exit code. What asks this process to end does not end it, but the script."""
-    sys.stdout.flush()
     with _signals_go_to(lambda number: process.send_signal(number)):
         # In this process's group: it may read from the terminal.
         process = subprocess.Popen(words, stdout=stdout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from safetensors.torch import load_file
-from written_traces import made
+from written_traces import GELU, made
 
 from nondet_probe.cli import against
 from nondet_probe.probe.recorder.keeping import TENSORS_FILE
+from nondet_probe.probe.recorder.live import Outcome
+from nondet_probe.probe.recorder.script import OUTCOME_FILE
+from nondet_probe.records.codec import encode
+from nondet_probe.records.difference import Cause
 from nondet_probe.records.trace_reader import open_trace
 
 TRAIN = """
@@ -163,22 +168,78 @@ def test_a_script_that_fails_has_its_own_exit_code(record: Record) -> None:
     assert open_trace(Path("run")).meta.exit_code == 7
 
 
-def test_a_recording_that_breaks_off_is_not_called_equal(
-    record: Record, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As where the disk was full after two steps; the script came to its end all the same."""
-    made(Path("reference"), steps=4)
+Left = Callable[..., Any]
 
-    def run(words: list[str], stdout: int | None) -> int:
-        made(Path(json.loads(words[3])["out"]), steps=2, status="failed", failure="full")
-        return 0
 
-    monkeypatch.setattr(against, "_run", run)
-    done = record("--against", "reference", "--json")
+@pytest.fixture
+def left(record: Record, monkeypatch: pytest.MonkeyPatch) -> Left:
+    """left(exit code, trace=what the script's process makes of it, outcome=...), as JSON: how the
+    command ends. The reference has four steps in the end, and only three as it begins."""
+
+    def end(code: int, *, outcome: Outcome | None = None, **trace: Any) -> Any:
+        made(Path("reference"), steps=3)
+
+        def run(words: list[str], stdout: int | None) -> int:
+            shutil.rmtree("reference")
+            made(Path("reference"), steps=4)
+            out = Path(json.loads(words[3])["out"])
+            if trace:
+                made(out, **trace)
+            if outcome is not None:
+                (out / OUTCOME_FILE).write_text(json.dumps(encode(outcome)))
+            return code
+
+        monkeypatch.setattr(against, "_run", run)
+        return record("--against", "reference", "--json")
+
+    return end
+
+
+def test_a_recording_that_breaks_off_is_not_called_equal(left: Left) -> None:
+    """As where the disk is full after two steps; the script comes to its end all the same."""
+    done = left(0, steps=2, status="failed", failure="full")
     assert done.returncode == 2, done.stderr
     found = json.loads(done.stdout)
     assert (found["equal"], found["unfinished"], found["kind"]) == (False, True, None)
+    assert found["compared"] == 16
     assert found["verdict"].startswith("Not finished: all ")
+
+
+@pytest.mark.parametrize(("own", "code"), [(0, 2), (5, 5)])
+def test_a_script_that_leaves_no_trace(left: Left, own: int, code: int) -> None:
+    done = left(own)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert "nothing could be compared: " in done.stderr
+
+
+DIFFERS: dict[str, Any] = {"steps": 2, "differs": (1, GELU), "status": "stopped"}
+
+
+@pytest.mark.parametrize(
+    ("own", "trace", "outcome", "code"),
+    [
+        (0, {"steps": 4}, Outcome(), 0),
+        # It failed by itself, and what it left shows a difference or does not.
+        (7, {"steps": 4, "exit_code": 7}, None, 7),
+        (7, {"steps": 4, "differs": (3, GELU), "exit_code": 7}, Outcome(), 7),
+        (0, {"steps": 4, "differs": (3, GELU)}, Outcome(), 1),
+        # It was stopped, and a thread of it ended the process otherwise.
+        (0, DIFFERS, Outcome(1), 1),
+        (9, DIFFERS, Outcome(1), 1),
+        (9, DIFFERS, Outcome(1, 8, Cause(text="a cause")), 1),
+    ],
+)
+def test_the_exit_code(
+    left: Left, own: int, trace: dict[str, Any], outcome: Outcome | None, code: int
+) -> None:
+    done = left(own, outcome=outcome, **trace)
+    assert done.returncode == code, done.stderr
+    found = json.loads(done.stdout)
+    assert found["equal"] == (code == 0)
+    assert found["compared"] == 8 * trace["steps"]
+    assert (found["step"] is None) == ("differs" not in trace)
+    if outcome is not None and outcome.cause is not None:
+        assert found["cause"] is not None
 
 
 class Ended(NamedTuple):
