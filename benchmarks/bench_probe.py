@@ -33,6 +33,7 @@ WHOLE_ROUNDS = 5
 keep_memory()
 
 TWIN_BOUND = 3.1
+MEASURED_BOUND = 1.1
 RERUN_BOUND = 2.6
 ENCODER_BOUND = 2.4
 
@@ -62,6 +63,21 @@ def plain_steps(factory: WorkloadFactory = digits_cnn) -> Callable[[], object]:
 def twin_steps() -> Callable[[], object]:
     copies = Lockstep(*[build(digits_cnn, 0) for _ in range(3)])
     flip_bit(copies.twin.model.get_parameter("conv1.weight"), 0, 0)
+    batches, steps = Batches(copies.run, ROUNDS), count()
+    return lambda: copies.step(next(steps), batches)
+
+
+class Unmeasured(Lockstep):
+    """The same three steps, with nothing looked at after them."""
+
+    def _compare(self, step: int, loss: float, control_loss: float) -> None:
+        pass
+
+
+def lockstep_steps(kind: type[Lockstep], factory: WorkloadFactory) -> Callable[[], object]:
+    """As `twin_steps`; of any factory and in either way."""
+    copies = kind(*[build(factory, 0) for _ in range(3)])
+    flip_bit(next(copies.twin.model.parameters()), 0, 20)
     batches, steps = Batches(copies.run, ROUNDS), count()
     return lambda: copies.step(next(steps), batches)
 
@@ -104,6 +120,19 @@ def test_twin_step(benchmark: BenchmarkFixture) -> None:
     ratio = compared("digits-cnn step", "twin", calls, ROUNDS)
     benchmark.pedantic(calls["twin"], rounds=5)
     assert ratio.median <= TWIN_BOUND
+
+
+@pytest.mark.parametrize("factory", [digits_cnn, encoder])
+def test_measuring_every_step(benchmark: BenchmarkFixture, factory: WorkloadFactory) -> None:
+    """What the comparison of all tensors adds to the steps of run, twin and control."""
+    calls = {
+        "measured": lockstep_steps(Lockstep, factory),
+        "plain loop": lockstep_steps(Unmeasured, factory),
+    }
+    name = f"lockstep of {factory.__name__.replace('_', '-')}"
+    ratio = compared(name, "measured", calls, ROUNDS // 3)
+    benchmark.pedantic(calls["measured"], rounds=2)
+    assert ratio.median <= MEASURED_BOUND
 
 
 def test_twin_whole(benchmark: BenchmarkFixture) -> None:

@@ -9,6 +9,7 @@
 #include <exception>
 #include <mutex>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "arguments.hpp"
@@ -29,6 +30,7 @@
 #include "rows.hpp"
 #include "scatter.hpp"
 #include "segment_sum.hpp"
+#include "sketch.hpp"
 #include "softmax.hpp"
 #include "stream.hpp"
 #include "slices.hpp"
@@ -92,8 +94,12 @@ PYBIND11_MODULE(_C, m) {
       const Released released(elements);
       found = ndp::compare(static_cast<ndp::Dtype>(dtype), at(a), at(b), elements, threads, isa);
     }
+    py::tuple ulps(ndp::kUlpBuckets);
+    for (int bucket = 0; bucket < ndp::kUlpBuckets; ++bucket)
+      ulps[bucket] = py::int_(found.ulps[bucket]);
     return py::make_tuple(found.different, found.max_ulp, found.first,
-                          found.sum_squares_difference, found.sum_squares);
+                          found.sum_squares_difference, found.sum_squares, found.sum_squares_other,
+                          found.dot, ulps);
   });
   // strides: in elements.
   m.def("digest", [](int dtype, uintptr_t data, const std::vector<int64_t>& shape,
@@ -141,6 +147,19 @@ PYBIND11_MODULE(_C, m) {
     const Released released(elements);
     ndp::ulp_distance(static_cast<ndp::Dtype>(dtype), at(a), at(b), elements,
                       at<int64_t>(distances), isa);
+  });
+
+  // (dtype, data, shape, strides in elements, seed) of every tensor; buckets: 4,096 doubles.
+  using Sketched =
+      std::tuple<int, uintptr_t, std::vector<int64_t>, std::vector<int64_t>, uint64_t>;
+  m.def("sketch", [](const std::vector<Sketched>& given, int threads, const std::string& isa,
+                     uintptr_t buckets) {
+    std::vector<ndp::SketchedTensor> tensors;
+    tensors.reserve(given.size());
+    for (const auto& [dtype, data, shape, strides, seed] : given)
+      tensors.push_back({static_cast<ndp::Dtype>(dtype), at(data), {shape, strides}, seed});
+    const py::gil_scoped_release released;
+    ndp::sketch(tensors, threads, isa, at<double>(buckets));
   });
 
   // nondet_probe.ops: kinds holds (types, types of a list's elements) for each argument.

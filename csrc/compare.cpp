@@ -41,6 +41,9 @@ void merge(Compared& all, const Compared& chunk, int64_t start) {
   if (chunk.max_ulp > all.max_ulp) all.max_ulp = chunk.max_ulp;
   all.sum_squares_difference += chunk.sum_squares_difference;
   all.sum_squares += chunk.sum_squares;
+  all.sum_squares_other += chunk.sum_squares_other;
+  all.dot += chunk.dot;
+  for (int bucket = 0; bucket < kUlpBuckets; ++bucket) all.ulps[bucket] += chunk.ulps[bucket];
 }
 
 Compared compare_real(Dtype dtype, const unsigned char* a, const unsigned char* b,
@@ -96,7 +99,8 @@ Compared compare(Dtype dtype, const void* a, const void* b, int64_t elements, in
       found.different += std::memcmp(bytes_a + i * size, bytes_b + i * size, size) != 0;
   }
   // NaN has one form here: which of two NaNs an addition keeps is the processor's choice.
-  for (double* sum : {&found.sum_squares_difference, &found.sum_squares})
+  for (double* sum : {&found.sum_squares_difference, &found.sum_squares, &found.sum_squares_other,
+                      &found.dot})
     if (std::isnan(*sum)) *sum = std::numeric_limits<double>::quiet_NaN();
   return found;
 }

@@ -1,7 +1,9 @@
 // One chunk of a comparison, compiled once for each ISA level.
 #include <cstring>
+#include <type_traits>
 
 #include "compare.hpp"
+#include "simd.hpp"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // the vectors never cross a call that is not inlined
 
@@ -11,53 +13,161 @@ namespace ndp::NDP_ISA {
 
 namespace {
 
-// Floats between a and b lane by lane; 0 where `nan` is set: bits differ and one of them is NaN.
+// Floats between a and b lane by lane, whatever they are.
 template <class Kind>
 inline __attribute__((always_inline)) typename Kind::Unsigned apart(
-    const typename Kind::Signed& a, const typename Kind::Signed& b, typename Kind::Signed& nan) {
-  using Unsigned = typename Kind::Unsigned;
-  nan = (Kind::nan(a) | Kind::nan(b)) & (a != b);
+    const typename Kind::Signed& a, const typename Kind::Signed& b) {
   const typename Kind::Signed place_a = Kind::place(a), place_b = Kind::place(b);
-  const Unsigned distance = place_a > place_b ? (Unsigned)place_a - (Unsigned)place_b
-                                              : (Unsigned)place_b - (Unsigned)place_a;
-  return distance & (Unsigned)~nan;
+  const typename Kind::Signed upper = place_a > place_b ? place_a : place_b;
+  const typename Kind::Signed lower = place_a > place_b ? place_b : place_a;
+  return (typename Kind::Unsigned)upper - (typename Kind::Unsigned)lower;
 }
 
 // Eight lanes in all, at every level.
 constexpr int kGroups = 8 / kLanes;
+// Vectors at once, of which the last group has whole lanes.
+constexpr int kBlock = 16;
 
+// sum += a * b. Fused where the product of two elements is a double anyway: the same bits then.
 template <class Kind>
+inline __attribute__((always_inline)) void add_product(f64xn& sum, const f64xn& a, const f64xn& b) {
+#if NDP_VECTOR_BYTES == 64 && defined(__FMA__)
+  if constexpr (Kind::exact_products) {
+    sum = (f64xn)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)sum);
+    return;
+  }
+#elif NDP_VECTOR_BYTES == 32 && defined(__FMA__)
+  if constexpr (Kind::exact_products) {
+    sum = (f64xn)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+    return;
+  }
+#endif
+  sum += a * b;
+}
+
+// Counts, for every k, how many distances are 2^k or more. Each distance is smeared downwards from
+// its highest bit; the counts are kept as binary digits, one vector a digit, and a carry-save tree
+// adds sixteen vectors to them in about as many steps.
+template <class Unsigned>
+struct Widths {
+  static constexpr int kBits = sizeof(Unsigned) / kLanes * 8;
+  static constexpr int kLow = 4;    // digits that the tree adds to
+  static constexpr int kHigh = 10;  // and those it carries into: 2^14 vectors in all
+  Unsigned digits[kLow + kHigh]{};
+
+  // Returns the sum's digit, leaves the carry.
+  static inline __attribute__((always_inline)) Unsigned carry(Unsigned& sum, const Unsigned& a,
+                                                              const Unsigned& b) {
+    const Unsigned either = sum ^ a;
+    const Unsigned up = (sum & a) | (either & b);
+    sum = either ^ b;
+    return up;
+  }
+
+  inline __attribute__((always_inline)) void add(Unsigned (&distances)[kBlock]) {
+#pragma GCC unroll 16
+    for (Unsigned& d : distances) d = smeared(d);
+    Unsigned up[kBlock / 2];
+#pragma GCC unroll 4
+    for (int digit = 0, count = kBlock; digit < kLow; ++digit, count /= 2) {
+      const Unsigned* from = digit == 0 ? distances : up;
+#pragma GCC unroll 8
+      for (int i = 0; i < count / 2; ++i)
+        up[i] = carry(digits[digit], from[2 * i], from[2 * i + 1]);
+    }
+    Unsigned carried = up[0];
+#pragma GCC unroll 10
+    for (int digit = kLow; digit < kLow + kHigh; ++digit) {
+      const Unsigned next = digits[digit] & carried;
+      digits[digit] ^= carried;
+      carried = next;
+    }
+  }
+
+  // counts[k] of distances that are 2^k or more, of which there are at most kCompareChunk.
+  void total(uint32_t (&counts)[kBits]) const {
+    for (int digit = 0; digit < kLow + kHigh; ++digit)
+      for (int lane = 0; lane < kLanes; ++lane)
+        for (int low = 0; low < kBits; low += 32) {
+          const auto word = static_cast<uint32_t>(digits[digit][lane] >> low);
+          for (int k = 0; k < 32; ++k) counts[low + k] += (word >> k & 1) << digit;
+        }
+  }
+};
+
+struct NoWidths {};
+
+// What is found in one chunk. Sums that are not `careful` take it that no difference is NaN;
+// compare_kind sees where that was wrong.
+template <class Kind, bool careful>
 struct Sums {
   typename Kind::Signed different{};
   typename Kind::Signed uncountable{};
   typename Kind::Unsigned furthest{};
+  std::conditional_t<Kind::has_ulp, Widths<typename Kind::Unsigned>, NoWidths> widths;
   f64xn squares_difference[kGroups]{};
   f64xn squares[kGroups]{};
+  f64xn squares_other[kGroups]{};
+  f64xn dot[kGroups]{};
 
-  // Eight elements, of which those from `kept` on are padding.
-  inline __attribute__((always_inline)) void add(const unsigned char* a, const unsigned char* b,
-                                                 int kept) {
+  // A vector of elements, of which those from `kept` on are padding; returns the ulp distances,
+  // where there are any.
+  inline __attribute__((always_inline)) typename Kind::Unsigned add(int group,
+                                                                    const unsigned char* a,
+                                                                    const unsigned char* b,
+                                                                    int kept) {
+    const typename Kind::Signed bits_a = Kind::bits(a);
+    const typename Kind::Signed bits_b = Kind::bits(b);
+    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
+    f64xn gap = value_a - value_b;
+    typename Kind::Unsigned distance{};
+    if constexpr (careful) {
+      const typename Kind::Signed differs = bits_a != bits_b;
+      different -= differs;
+      gap = (f64xn)((i64xn)gap & wide_mask(differs));
+      if constexpr (Kind::has_ulp) {
+        const typename Kind::Signed nan = (Kind::nan(bits_a) | Kind::nan(bits_b)) & differs;
+        distance = apart<Kind>(bits_a, bits_b) & (typename Kind::Unsigned)~nan;
+        uncountable -= nan;
+      }
+    } else {
+      distance = apart<Kind>(bits_a, bits_b);
+    }
+    if constexpr (Kind::has_ulp) {
+      furthest = distance > furthest ? distance : furthest;
+      // The one distance that is counted but stands for those that cannot be.
+      if constexpr (Kind::size == 8)
+        distance -= (typename Kind::Unsigned)(distance == static_cast<uint64_t>(kUlpMax));
+    }
+    if (kept < kLanes)
+      for (int lane = kept < 0 ? 0 : kept; lane < kLanes; ++lane) value_a[lane] = value_b[lane] = 0.0;
+    squares_difference[group] += gap * gap;
+    add_product<Kind>(squares[group], value_a, value_a);
+    add_product<Kind>(squares_other[group], value_b, value_b);
+    add_product<Kind>(dot[group], value_a, value_b);
+    return distance;
+  }
+
+  // Eight elements; their distances go to `distances`, which is kGroups long.
+  inline __attribute__((always_inline)) void eight(const unsigned char* a, const unsigned char* b,
+                                                   int kept, typename Kind::Unsigned* distances) {
 #pragma GCC unroll 4
     for (int group = 0; group < kGroups; ++group) {
       const int start = group * kLanes;
-      const typename Kind::Signed bits_a = Kind::bits(a + start * Kind::size);
-      const typename Kind::Signed bits_b = Kind::bits(b + start * Kind::size);
-      const typename Kind::Signed differs = bits_a != bits_b;
-      different -= differs;
-      if constexpr (Kind::has_ulp) {
-        typename Kind::Signed nan;
-        const typename Kind::Unsigned distance = apart<Kind>(bits_a, bits_b, nan);
-        uncountable |= nan;
-        furthest = distance > furthest ? distance : furthest;
-      }
-      f64xn value_a = Kind::value(bits_a);
-      const f64xn gap = value_a - Kind::value(bits_b);
-      const f64xn counted = (f64xn)((i64xn)gap & __builtin_convertvector(differs, i64xn));
-      if (kept < 8)
-        for (int lane = 0; lane < kLanes; ++lane)
-          if (start + lane >= kept) value_a[lane] = 0.0;
-      squares_difference[group] += counted * counted;
-      squares[group] += value_a * value_a;
+      distances[group] =
+          add(group, a + start * Kind::size, b + start * Kind::size, kept - start);
+    }
+  }
+
+  // A block that has the same bits in both: as long as a change is small, most have.
+  inline __attribute__((always_inline)) void equal(const unsigned char* a) {
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; ++vector) {
+      const int group = vector % kGroups;
+      const f64xn value = Kind::value(Kind::bits(a + vector * kLanes * Kind::size));
+      add_product<Kind>(squares[group], value, value);
+      add_product<Kind>(squares_other[group], value, value);
+      add_product<Kind>(dot[group], value, value);
     }
   }
 };
@@ -68,39 +178,95 @@ inline double total(const f64xn* groups) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
+template <class Kind, bool careful>
+void fill_in(const Sums<Kind, careful>& sums, int64_t elements, Compared& found) {
+  uint64_t furthest = 0;
+  int64_t uncountable = 0;
+  constexpr int bits = Widths<typename Kind::Unsigned>::kBits;
+  uint32_t counts[bits] = {};
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const uint64_t distance = sums.furthest[lane];
+    if (distance > furthest) furthest = distance;
+    uncountable += sums.uncountable[lane];
+  }
+  sums.widths.total(counts);
+  const bool saturated = uncountable != 0 || furthest >= static_cast<uint64_t>(kUlpMax);
+  if (!careful) found.different = counts[0];
+  found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
+  found.ulps[0] = elements - counts[0] - uncountable;
+  found.ulps[kUlpBuckets - 1] = uncountable;
+  for (int k = 0; k < bits; ++k)
+    found.ulps[k + 1] += counts[k] - (k + 1 < bits ? counts[k + 1] : 0);
+}
+
+// Whether a block of the one has the bits of that of the other.
 template <class Kind>
-Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
-  Sums<Kind> sums;
-  const int64_t whole = elements / 8 * 8;
-  for (int64_t i = 0; i < whole; i += 8) sums.add(a + i * Kind::size, b + i * Kind::size, 8);
-  const int rest = static_cast<int>(elements - whole);
-  if (rest != 0) {
-    unsigned char last_a[64] = {}, last_b[64] = {};
-    std::memcpy(last_a, a + whole * Kind::size, rest * Kind::size);
-    std::memcpy(last_b, b + whole * Kind::size, rest * Kind::size);
-    sums.add(last_a, last_b, rest);
+inline __attribute__((always_inline)) bool equal_block(const unsigned char* a,
+                                                       const unsigned char* b) {
+  constexpr int vectors = kBlock * Kind::size / 8;
+  u64xn apart{};
+#pragma GCC unroll 16
+  for (int i = 0; i < vectors; ++i)
+    apart |= load<u64xn>(a + i * sizeof(u64xn)) ^ load<u64xn>(b + i * sizeof(u64xn));
+  uint64_t any = 0;
+  for (int lane = 0; lane < kLanes; ++lane) any |= apart[lane];
+  return any == 0;
+}
+
+template <class Kind, bool careful>
+Compared compare_once(const unsigned char* a, const unsigned char* b, int64_t elements) {
+  constexpr int64_t block = kBlock * kLanes;
+  Sums<Kind, careful> sums;
+  typename Kind::Unsigned distances[kBlock];
+  const int64_t whole = elements / block * block;
+  for (int64_t i = 0; i < whole; i += block) {
+    if (equal_block<Kind>(a + i * Kind::size, b + i * Kind::size)) {
+      sums.equal(a + i * Kind::size);
+      continue;
+    }
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; vector += kGroups)
+      sums.eight(a + (i + vector * kLanes) * Kind::size, b + (i + vector * kLanes) * Kind::size, 8,
+                 distances + vector);
+    if constexpr (Kind::has_ulp) sums.widths.add(distances);
+  }
+  if (whole < elements) {
+    for (auto& distance : distances) distance ^= distance;
+    typename Kind::Unsigned* next = distances;
+    for (int64_t i = whole; i < elements; i += 8, next += kGroups) {
+      unsigned char last_a[64] = {}, last_b[64] = {};
+      const int64_t kept = elements - i < 8 ? elements - i : 8;
+      std::memcpy(last_a, a + i * Kind::size, kept * Kind::size);
+      std::memcpy(last_b, b + i * Kind::size, kept * Kind::size);
+      sums.eight(last_a, last_b, static_cast<int>(kept), next);
+    }
+    if constexpr (Kind::has_ulp) sums.widths.add(distances);
   }
   Compared found;
-  uint64_t furthest = 0;
-  bool uncountable = false;
-  for (int lane = 0; lane < kLanes; ++lane) {
-    found.different += sums.different[lane];
-    if constexpr (Kind::has_ulp) {
-      const uint64_t distance = sums.furthest[lane];
-      if (distance > furthest) furthest = distance;
-      uncountable |= sums.uncountable[lane] != 0;
-    }
-  }
-  const bool saturated = uncountable || furthest > static_cast<uint64_t>(kUlpMax);
-  found.max_ulp = saturated ? kUlpMax : static_cast<int64_t>(furthest);
+  for (int lane = 0; lane < kLanes; ++lane) found.different += sums.different[lane];
+  if constexpr (Kind::has_ulp) fill_in(sums, elements, found);
   found.sum_squares_difference = total(sums.squares_difference);
   found.sum_squares = total(sums.squares);
-  if (found.different != 0) {
-    found.first = 0;
-    while (std::memcmp(a + found.first * Kind::size, b + found.first * Kind::size, Kind::size) == 0)
-      ++found.first;
-  }
+  found.sum_squares_other = total(sums.squares_other);
+  found.dot = total(sums.dot);
+  if (found.different == 0) return found;
+  found.first = 0;
+  while (found.first < whole &&
+         equal_block<Kind>(a + found.first * Kind::size, b + found.first * Kind::size))
+    found.first += block;
+  while (std::memcmp(a + found.first * Kind::size, b + found.first * Kind::size, Kind::size) == 0)
+    ++found.first;
   return found;
+}
+
+template <class Kind>
+Compared compare_kind(const unsigned char* a, const unsigned char* b, int64_t elements) {
+  if constexpr (Kind::has_ulp) {
+    const Compared found = compare_once<Kind, false>(a, b, elements);
+    // A NaN or two infinities make a gap of NaN, and no other addend takes that away again.
+    if (found.sum_squares_difference == found.sum_squares_difference) return found;
+  }
+  return compare_once<Kind, true>(a, b, elements);
 }
 
 template <class Kind>
@@ -111,9 +277,9 @@ void ulp_kind(const unsigned char* a, const unsigned char* b, int64_t elements,
     unsigned char some_a[64] = {}, some_b[64] = {};
     std::memcpy(some_a, a + i * Kind::size, kept * Kind::size);
     std::memcpy(some_b, b + i * Kind::size, kept * Kind::size);
-    typename Kind::Signed nan;
-    const typename Kind::Unsigned distance =
-        apart<Kind>(Kind::bits(some_a), Kind::bits(some_b), nan);
+    const typename Kind::Signed bits_a = Kind::bits(some_a), bits_b = Kind::bits(some_b);
+    const typename Kind::Signed nan = (Kind::nan(bits_a) | Kind::nan(bits_b)) & (bits_a != bits_b);
+    const typename Kind::Unsigned distance = apart<Kind>(bits_a, bits_b);
     for (int64_t lane = 0; lane < kept; ++lane) {
       const uint64_t floats = distance[lane];
       const bool saturated = nan[lane] != 0 || floats > static_cast<uint64_t>(kUlpMax);

@@ -35,13 +35,63 @@ inline Vector load(const unsigned char* from) {
   return loaded;
 }
 
+// The compiler's own conversions of whole registers go by halves; these are one instruction each.
+// (Where every lane is kept, "maskz" says no more than that none is left undefined.)
+#if NDP_VECTOR_BYTES == 64
+inline f64xn wide(f32xn v) { return (f64xn)_mm512_maskz_cvtps_pd(0xff, (__m256)v); }
+inline i64xn wide_mask(i32xn v) { return (i64xn)_mm512_maskz_cvtepi32_epi64(0xff, (__m256i)v); }
+inline u32xn wide(u16xn v) { return (u32xn)_mm256_cvtepu16_epi32((__m128i)v); }
+#elif NDP_VECTOR_BYTES == 32
+inline f64xn wide(f32xn v) { return (f64xn)_mm256_cvtps_pd((__m128)v); }
+inline i64xn wide_mask(i32xn v) { return (i64xn)_mm256_cvtepi32_epi64((__m128i)v); }
+inline u32xn wide(u16xn v) { return __builtin_convertvector(v, u32xn); }
+#else
+inline f64xn wide(f32xn v) { return __builtin_convertvector(v, f64xn); }
+inline i64xn wide_mask(i32xn v) { return __builtin_convertvector(v, i64xn); }
+inline u32xn wide(u16xn v) { return __builtin_convertvector(v, u32xn); }
+#endif
+inline i64xn wide_mask(i64xn v) { return v; }
+
+// All bits from the highest one that is set downwards; 0 of 0.
+#if NDP_VECTOR_BYTES == 64
+// That bit is the exponent of the number as a float. Without the bit below it, rounding cannot carry.
+inline u32xn smeared(u32xn v) {
+  const __m256 rounded = _mm256_cvtepu32_ps((__m256i)(v & ~(v >> 1)));
+  const u32xn above = 158 - ((u32xn)rounded >> 23);
+  return (u32xn)_mm256_srlv_epi32(_mm256_set1_epi32(-1), (__m256i)above);
+}
+inline u64xn smeared(u64xn v) {
+  const __m512d rounded = _mm512_maskz_cvtepu64_pd(0xff, (__m512i)(v & ~(v >> 1)));
+  const u64xn above = 1086 - ((u64xn)rounded >> 52);
+  return (u64xn)_mm512_maskz_srlv_epi64(0xff, _mm512_set1_epi64(-1), (__m512i)above);
+}
+#else
+inline u32xn smeared(u32xn v) {
+  v |= v >> 1;
+  v |= v >> 2;
+  v |= v >> 4;
+  v |= v >> 8;
+  return v | v >> 16;
+}
+inline u64xn smeared(u64xn v) {
+  v |= v >> 1;
+  v |= v >> 2;
+  v |= v >> 4;
+  v |= v >> 8;
+  v |= v >> 16;
+  return v | v >> 32;
+}
+#endif
+
 // The place of a float in the order of all bit patterns, -0.0 at -1 and 0.0 at 0: adjacent
 // patterns are 1 apart. `top` holds the pattern with its sign in the top bit.
 inline i32xn place32(i32xn top) { return top ^ ((top >> 31) & 0x7fffffff); }
 inline i64xn place64(i64xn top) { return top ^ ((top >> 63) & 0x7fffffffffffffff); }
 
+// exact_products: the product of any two elements is a double.
 struct Float64 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = false;
   static constexpr int size = 8;
   using Signed = i64xn;
   using Unsigned = u64xn;
@@ -53,20 +103,21 @@ struct Float64 {
 
 struct Float32 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = true;
   static constexpr int size = 4;
   using Signed = i32xn;
   using Unsigned = u32xn;
   static Signed bits(const unsigned char* from) { return load<i32xn>(from); }
   static Signed place(Signed bits) { return place32(bits); }
   static Signed nan(Signed bits) { return (bits & 0x7fffffff) > 0x7f800000; }
-  static f64xn value(Signed bits) { return __builtin_convertvector((f32xn)bits, f64xn); }
+  static f64xn value(Signed bits) { return wide((f32xn)bits); }
 };
 
 // 16-bit kinds are kept in the top half of 32-bit lanes.
 struct Half : Float32 {
   static constexpr int size = 2;
   static Signed bits(const unsigned char* from) {
-    return (i32xn)(__builtin_convertvector(load<u16xn>(from), u32xn) << 16);
+    return (i32xn)(wide(load<u16xn>(from)) << 16);
   }
   static Signed place(Signed bits) { return place32(bits) >> 16; }
 };
@@ -83,7 +134,7 @@ struct Float16 : Half {
     const i32xn subnormal = (i32xn)tiny;
     const i32xn chosen =
         magnitude < 0x0400 ? subnormal : (magnitude >= 0x7c00 ? special : normal);
-    return __builtin_convertvector((f32xn)(chosen | (bits & (int32_t)0x80000000)), f64xn);
+    return wide((f32xn)(chosen | (bits & (int32_t)0x80000000)));
   }
 };
 
@@ -153,6 +204,7 @@ constexpr Table8 kE8m0fnu = table_e8m0();
 template <const Table8& table>
 struct Float8 {
   static constexpr bool has_ulp = true;
+  static constexpr bool exact_products = true;
   static constexpr int size = 1;
   using Signed = i32xn;
   using Unsigned = u32xn;
@@ -180,6 +232,7 @@ struct Float8 {
 template <class Stored, class Vector, class Lanes>
 struct Whole {
   static constexpr bool has_ulp = false;
+  static constexpr bool exact_products = sizeof(Stored) < 4;
   static constexpr int size = sizeof(Stored);
   using Signed = Lanes;
   using Unsigned = Lanes;

@@ -32,12 +32,16 @@ if TYPE_CHECKING:
     from nondet_probe.probe.audit import audit as audit
     from nondet_probe.probe.checkup import checkup as checkup
     from nondet_probe.probe.cost import cost as cost
+    from nondet_probe.probe.inject.alone import inject as inject
     from nondet_probe.probe.recorder.recording import record as record
     from nondet_probe.probe.rerun import Rerun as Rerun
     from nondet_probe.probe.rerun import rerun as rerun
     from nondet_probe.probe.twin import twin as twin
     from nondet_probe.records import load_run as load_run
     from nondet_probe.records import save_run as save_run
+    from nondet_probe.records.fault import Fault as Fault
+    from nondet_probe.records.fault import load_fault as load_fault
+    from nondet_probe.records.fault import save_fault as save_fault
     from nondet_probe.report import verdict as verdict
     from nondet_probe.report import write_report as write_report
     from nondet_probe.workload import Workload as Workload
@@ -64,12 +68,16 @@ _HOMES = {
     "audit": "nondet_probe.probe.audit",
     "checkup": "nondet_probe.probe.checkup",
     "cost": "nondet_probe.probe.cost",
+    "inject": "nondet_probe.probe.inject.alone",
     "record": "nondet_probe.probe.recorder.recording",
     "Rerun": "nondet_probe.probe.rerun",
     "rerun": "nondet_probe.probe.rerun",
     "twin": "nondet_probe.probe.twin",
     "load_run": "nondet_probe.records",
     "save_run": "nondet_probe.records",
+    "Fault": "nondet_probe.records.fault",
+    "load_fault": "nondet_probe.records.fault",
+    "save_fault": "nondet_probe.records.fault",
     "verdict": "nondet_probe.report",
     "write_report": "nondet_probe.report",
     "Workload": "nondet_probe.workload",

@@ -13,11 +13,22 @@ from torch import Tensor
 from nondet_probe.bits import via_c
 from nondet_probe.bits.dtypes import FLOATING, REAL_OF, dtype_name
 
-__all__ = ["ULP_MAX", "Comparison", "bit_equal", "compare", "count_different", "ulp_distance"]
+__all__ = [
+    "ULP_BUCKETS",
+    "ULP_MAX",
+    "Comparison",
+    "bit_equal",
+    "compare",
+    "count_different",
+    "ulp_distance",
+]
 
 ULP_MAX = 2**63 - 1
 """A distance that cannot be counted: one of two different elements is NaN, or two float64 elements
 lie this many floats apart or more."""
+
+ULP_BUCKETS = 65
+"""Length of `Comparison.ulps`."""
 
 
 class Comparison(NamedTuple):
@@ -27,8 +38,12 @@ class Comparison(NamedTuple):
     first of them, or None. max_ulp: the largest `ulp_distance` of an element (of a half, for
     complex dtypes), ULP_MAX where it cannot be counted, None for dtypes without an ulp.
     sum_squares_difference: sum of (a - b)^2, in float64; elements with equal bits add nothing, so
-    a NaN or an infinity counts only where the tensors differ. sum_squares: sum of a^2, in float64.
-    Both sums have the same bits for every thread count and instruction set.
+    a NaN or an infinity counts only where the tensors differ. sum_squares, sum_squares_other: sums
+    of a^2 and of b^2, dot: sum of a * b, in float64. All sums have the same bits for every thread
+    count and instruction set.
+    ulps: how many elements (halves, for complex dtypes) lie how far apart, ULP_BUCKETS numbers:
+    ulps[0] equal bits, ulps[k] a distance of 2^(k-1) or more and less than 2^k, the last ULP_MAX.
+    None for dtypes without an ulp.
     """
 
     elements: int
@@ -37,6 +52,9 @@ class Comparison(NamedTuple):
     first: int | None
     sum_squares_difference: float
     sum_squares: float
+    sum_squares_other: float
+    dot: float
+    ulps: tuple[int, ...] | None
 
 
 def _comparable(a: Tensor, b: Tensor) -> int:
@@ -60,16 +78,20 @@ def compare(a: Tensor, b: Tensor, *, threads: int | None = None) -> Comparison:
     code = _comparable(a, b)
     a = via_c.contiguous(a)
     b = via_c.contiguous(b)
-    different, max_ulp, first, difference, squares = via_c.compare(
+    different, max_ulp, first, difference, squares, squares_other, dot, ulps = via_c.compare(
         code, a, b, via_c.threads_for(a.nbytes, threads)
     )
+    floating = a.dtype in FLOATING
     return Comparison(
         a.numel(),
         different,
-        max_ulp if a.dtype in FLOATING else None,
+        max_ulp if floating else None,
         None if first < 0 else first,
         difference,
         squares,
+        squares_other,
+        dot,
+        ulps if floating else None,
     )
 
 

@@ -10,20 +10,10 @@ import torch
 from torch import Tensor
 
 from nondet_probe.bits.dtypes import dtype_name
+from nondet_probe.bits.stored import STORED, Stored
 from nondet_probe.errors import UsageError
 
 __all__ = ["BitChange", "flip_bit", "step_ulp"]
-
-# dtype -> (bits, integer dtype of the same size, pattern of the largest number: infinity where the
-# dtype has one; beyond it are only NaNs).
-_FORMATS: dict[torch.dtype, tuple[int, torch.dtype, int]] = {
-    torch.float64: (64, torch.int64, 0x7FF0_0000_0000_0000),
-    torch.float32: (32, torch.int32, 0x7F80_0000),
-    torch.bfloat16: (16, torch.int16, 0x7F80),
-    torch.float16: (16, torch.int16, 0x7C00),
-    torch.float8_e4m3fn: (8, torch.int8, 0x7E),
-    torch.float8_e5m2: (8, torch.int8, 0x7C),
-}
 
 
 @dataclass(frozen=True)
@@ -50,39 +40,44 @@ class BitChange:
         self._swap(tensor, found=self.before, written=self.after)
 
     def _swap(self, tensor: Tensor, found: str, written: str) -> None:
-        width, element, index = _element(tensor, self.index)
+        kind, element, index = _element(tensor, self.index)
         if dtype_name(tensor.dtype) != self.dtype:
             raise UsageError(
                 f"this change was made in a {self.dtype} tensor, got {dtype_name(tensor.dtype)}"
             )
-        bits = _hex(_read(element, width), width)
+        bits = _hex(_read(element, kind), kind)
         if bits != found:
             raise UsageError(
                 f"expected {found} at index {index} of {self.name or 'the tensor'}, found {bits}: "
                 "this is not the tensor, or not the moment, that the change belongs to"
             )
-        _write(element, width, int(written, 16))
+        _write(element, kind, int(written, 16))
 
 
 def flip_bit(tensor: Tensor, index: int | Sequence[int], bit: int, name: str = "") -> BitChange:
     """Flip one bit of one element, in place, without autograd seeing it.
 
-    tensor: float64, float32, bfloat16, float16, float8_e4m3fn or float8_e5m2, of any strides, a
-    leaf that requires grad too. index: flat (row-major) or one number a dimension, from 0.
-    bit: 0 is the least significant. name: kept in the record, which can undo and replay.
+    tensor: of any strides, a leaf that requires grad too; float64, float32, bfloat16, float16, an
+    8-bit float, an integer or bool. index: flat (row-major) or one number a dimension, from 0.
+    bit: 0 is the least significant, the only one of a bool. name: kept in the record, which can
+    undo and replay. A backward pass that needs the tensor as it was raises, as after any change in
+    place, except where the tensor given is `x.data`.
 
     Raises TypeError for other tensors, UsageError for an index or a bit out of range and for a
     tensor whose elements share memory (an expanded one), where several would change at once.
     """
-    width, element, flat = _element(tensor, index)
+    kind, element, flat = _element(tensor, index)
     bit = operator.index(bit)
-    if not 0 <= bit < width:
-        raise UsageError(
-            f"bit {bit} is out of range: {dtype_name(tensor.dtype)} has bits 0 (least significant) "
-            f"to {width - 1} (sign)"
+    if not 0 <= bit < kind.bits:
+        dtype = dtype_name(tensor.dtype)
+        known = (
+            f"bits 0 (least significant) to {kind.bits - 1}" + " (sign)" * (kind.sign > 0)
+            if kind.bits > 1
+            else "bit 0 alone"
         )
-    before = _read(element, width)
-    return _change(tensor, element, width, name, flat, bit, before, before ^ (1 << bit))
+        raise UsageError(f"bit {bit} is out of range: {dtype} has {known}")
+    before = _read(element, kind)
+    return _change(tensor, element, kind, name, flat, bit, before, before ^ (1 << bit))
 
 
 def step_ulp(
@@ -94,53 +89,53 @@ def step_ulp(
     number and the smallest positive one lie -0.0 and 0.0. Up from the largest finite number is
     infinity (where the dtype has one) and down from infinity is that number again.
 
-    Raises UsageError as well where there is no next float: at a NaN, and beyond the last number.
+    Raises UsageError as well where there is no next float: in integers and bools, at a NaN, and
+    beyond the last number.
     """
-    width, element, flat = _element(tensor, index)
+    kind, element, flat = _element(tensor, index)
     if direction not in (1, -1):
         raise UsageError(f"direction must be +1 (up) or -1 (down), got {direction!r}")
-    last = _FORMATS[tensor.dtype][2]
-    sign = 1 << (width - 1)
-    before = _read(element, width)
-    if before & (sign - 1) > last:
+    dtype = dtype_name(tensor.dtype)
+    if kind.last is None:
+        raise UsageError(f"elements of dtype {dtype} have no ulp: flip a bit instead, such as 0")
+    before = _read(element, kind)
+    if kind.is_nan(before):
         raise UsageError(
-            f"the element at index {flat} is NaN ({_hex(before, width)}): no next float"
+            f"the element at index {flat} is NaN ({_hex(before, kind)}): no next float"
         )
-    place = before if before < sign else sign - 1 - before
-    place += direction
-    after = place if place >= 0 else sign - 1 - place
-    if after & (sign - 1) > last:
+    after = kind.pattern(kind.place(before) + direction)
+    if after is None:
         raise UsageError(
             f"the element at index {flat} is the {'largest' if direction > 0 else 'smallest'} "
-            f"{dtype_name(tensor.dtype)} ({_hex(before, width)}): there is no float beyond it"
+            f"{dtype} ({_hex(before, kind)}): there is no float beyond it"
         )
-    return _change(tensor, element, width, name, flat, None, before, after)
+    return _change(tensor, element, kind, name, flat, None, before, after)
 
 
 def _change(
     tensor: Tensor,
     element: Tensor,
-    width: int,
+    kind: Stored,
     name: str,
     index: int,
     bit: int | None,
     before: int,
     after: int,
 ) -> BitChange:
-    _write(element, width, after)
+    _write(element, kind, after)
     return BitChange(
-        name, index, bit, dtype_name(tensor.dtype), _hex(before, width), _hex(after, width)
+        name, index, bit, dtype_name(tensor.dtype), _hex(before, kind), _hex(after, kind)
     )
 
 
-def _element(tensor: Tensor, index: int | Sequence[int]) -> tuple[int, Tensor, int]:
-    """(bits, the element as a 0-d integer view without autograd, flat index)."""
+def _element(tensor: Tensor, index: int | Sequence[int]) -> tuple[Stored, Tensor, int]:
+    """(its dtype's, the element as a 0-d integer view without autograd, flat index)."""
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
         raise TypeError(
             f"expected a plain torch.Tensor or torch.nn.Parameter, got {type(tensor).__name__}"
         )
-    if tensor.dtype not in _FORMATS:
-        known = ", ".join(dtype_name(dtype) for dtype in _FORMATS)
+    if tensor.dtype not in STORED:
+        known = ", ".join(dtype_name(dtype) for dtype in STORED)
         raise TypeError(
             f"dtype {dtype_name(tensor.dtype)} is not taken; bits can be changed in {known}"
         )
@@ -151,8 +146,8 @@ def _element(tensor: Tensor, index: int | Sequence[int]) -> tuple[int, Tensor, i
         )
     place, flat = _locate(tensor, index)
     _refuse_shared(tensor)
-    width, integers, _ = _FORMATS[tensor.dtype]
-    return width, tensor.detach()[place].view(integers), flat
+    kind = STORED[tensor.dtype]
+    return kind, tensor.detach()[place].view(kind.integers), flat
 
 
 def _locate(tensor: Tensor, index: int | Sequence[int]) -> tuple[tuple[int, ...], int]:
@@ -198,14 +193,14 @@ def _refuse_shared(tensor: Tensor) -> None:
             reach += stride * (size - 1)
 
 
-def _read(element: Tensor, width: int) -> int:
-    return int(element.item()) % (1 << width)
+def _read(element: Tensor, kind: Stored) -> int:
+    return int(element.item()) % (1 << kind.width)
 
 
-def _write(element: Tensor, width: int, bits: int) -> None:
+def _write(element: Tensor, kind: Stored, bits: int) -> None:
     with torch.no_grad():
-        element.fill_(bits - (1 << width) if bits >> (width - 1) else bits)
+        element.fill_(bits - (1 << kind.width) if bits >> (kind.width - 1) else bits)
 
 
-def _hex(bits: int, width: int) -> str:
-    return f"0x{bits:0{width // 4}x}"
+def _hex(bits: int, kind: Stored) -> str:
+    return f"0x{bits:0{kind.width // 4}x}"

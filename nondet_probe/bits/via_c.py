@@ -7,6 +7,8 @@ anywhere (a quantized weight, a shard, no data at all), so it is refused, not gu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ __all__ = [
     "host",
     "operand_digests",
     "read_stream",
+    "sketch",
     "surely_equal",
     "threads_for",
     "ulp_distance",
@@ -125,8 +128,9 @@ def bytes_equal(a: Tensor, b: Tensor) -> bool:
 
 def compare(
     code: int, a: Tensor, b: Tensor, threads: int, isa: str = ""
-) -> tuple[int, int, int, float, float]:
-    """(different, max_ulp, first, sum_squares_difference, sum_squares) of contiguous host tensors.
+) -> tuple[int, int, int, float, float, float, float, tuple[int, ...]]:
+    """(different, max_ulp, first, sum_squares_difference, sum_squares, sum_squares_other, dot,
+    ulps) of contiguous host tensors.
 
     first is -1 where nothing differs; see `csrc/compare.hpp`.
     """
@@ -166,6 +170,17 @@ def surely_equal(one: object, other: object) -> bool:
     False says nothing: they may be equal, and lie in memory in ways that this does not look at.
     """
     return _reader.surely_equal(one, other, torch.get_num_threads(), _BYTES_ALONE)
+
+
+def sketch(given: Sequence[tuple[int, Tensor, int]], threads: int, isa: str = "") -> Tensor:
+    """float64 [4096] of (dtype code, strided host tensor without conj and neg bits, seed) each;
+    see `csrc/sketch.hpp`."""
+    buckets = torch.empty(4096, dtype=torch.float64, device="cpu")
+    if not has_memory(buckets):
+        raise TypeError("no sketch can be computed under a mode that makes tensors without data")
+    tensors = [(code, one.data_ptr(), one.shape, one.stride(), seed) for code, one, seed in given]
+    _C.sketch(tensors, threads, isa, buckets.data_ptr())
+    return buckets
 
 
 def read_stream(tensor: Tensor, threads: int, isa: str = "") -> int:

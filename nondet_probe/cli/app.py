@@ -9,10 +9,12 @@ import typer
 
 from nondet_probe import __version__
 from nondet_probe.cli import exit_codes
+from nondet_probe.cli.drift_command import drift
 from nondet_probe.cli.options import (
     Against,
     AgainstJson,
     AgainstPage,
+    Inject,
     IsModule,
     Json,
     K,
@@ -29,7 +31,9 @@ from nondet_probe.cli.options import (
     ScriptIsModule,
     Seed,
     Side,
+    Sketch,
     Steps,
+    Sweep,
     Target,
     Targets,
     Threads,
@@ -106,14 +110,7 @@ def rerun(
     steps: Annotated[int, typer.Option(help="Training steps to look at.")] = 2,
     k: K = None,
     memory: Memory = None,
-    sweep: Annotated[
-        bool,
-        typer.Option(
-            "--sweep",
-            help="Also ask of each op whether its bits change with the threads, the batch, and "
-            "what new memory holds.",
-        ),
-    ] = False,
+    sweep: Sweep = False,
     module: IsModule = False,
     threads: Threads = None,
     out: Out = None,
@@ -218,6 +215,8 @@ def record(
     outputs_only: OutputsOnly = False,
     steps: Steps = None,
     names: Names = None,
+    sketch: Sketch = False,
+    inject: Inject = None,
     module: ScriptIsModule = False,
     against: Against = None,
     html: AgainstPage = None,
@@ -240,9 +239,11 @@ def record(
         outputs_only=outputs_only,
         names=names,
         steps=steps,
+        inject=inject,
         against=against,
         html=html,
         as_json=as_json,
+        sketch=sketch,
     )
 
 
@@ -336,6 +337,9 @@ def bisect(
     from nondet_probe.cli.bisect import bisect as run
 
     run(command, module=module, env_b=env_b or [], html=html, as_json=as_json)
+
+
+app.command()(drift)
 
 
 @app.command()

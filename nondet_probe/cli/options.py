@@ -11,6 +11,7 @@ __all__ = [
     "Against",
     "AgainstJson",
     "AgainstPage",
+    "Inject",
     "IsModule",
     "Json",
     "K",
@@ -27,7 +28,9 @@ __all__ = [
     "ScriptIsModule",
     "Seed",
     "Side",
+    "Sketch",
     "Steps",
+    "Sweep",
     "Target",
     "Targets",
     "Threads",
@@ -70,6 +73,14 @@ Memory = Annotated[
         help="MiB that executing one op again may take; beyond it a call is not covered. "
         "Default: 4096.",
         show_default=False,
+    ),
+]
+Sweep = Annotated[
+    bool,
+    typer.Option(
+        "--sweep",
+        help="Also ask of each op whether its bits change with the threads, the batch, and what "
+        "new memory holds.",
     ),
 ]
 Threads = Annotated[
@@ -117,6 +128,13 @@ OutputsOnly = Annotated[
     bool, typer.Option("--outputs-only", help="At level op: no digests of what ops are given.")
 ]
 Steps = Annotated[str | None, typer.Option(help="Only these steps, counted from 0: 120-121, or 7.")]
+Sketch = Annotated[
+    bool, typer.Option("--sketch", help="Also a sketch of all parameters a step, for drift.")
+]
+Inject = Annotated[
+    Path | None,
+    typer.Option(help="A fault file: the one bit that is changed meanwhile.", metavar="FAULT"),
+]
 Names = Annotated[
     str | None,
     typer.Option(help="Only modules and parameters whose path this regular expression finds."),

@@ -35,6 +35,8 @@ def why_not(difference: TraceDifference) -> str | None:
         return "the op was given other inputs already: executing it again would show nothing"
     if meta is None or meta.command is None:
         return "run a was recorded from code: there is no command that could be run again"
+    if meta.injected is not None:
+        return "run a had a fault injected, which a replay would not have: name the plain run first"
     if meta.world != 1:
         return "run a is one of several processes: only a run of one process is replayed"
     target = meta.command

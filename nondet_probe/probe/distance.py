@@ -1,22 +1,30 @@
-"""How far two copies of a model are apart, parameter by parameter, step after step."""
+"""How far two copies of a training are apart: every tensor of their states, step after step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from nondet_probe.bits import compare, count_different
+from nondet_probe.bits import ULP_BUCKETS, ULP_MAX, Comparison, compare, count_different
+from nondet_probe.bits.dtypes import dtype_name
+from nondet_probe.errors import UsageError
+from nondet_probe.probe.state import KINDS, Part, parts, same
+from nondet_probe.records.measured import MeasuredTensor
+from nondet_probe.workload import Workload
 
-__all__ = ["Distances", "share_different"]
+__all__ = ["Apart", "Distances", "share_different"]
 
 Floats = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
 NO_ULP = -1
-"""Stands for the ulp distance of a parameter whose dtype has no ulp."""
+"""Stands for the ulp distance of a tensor whose dtype has no ulp, or that was not there."""
+
+_MISSING = object()
 
 
 def share_different(model: torch.nn.Module, other: torch.nn.Module) -> float:
@@ -26,60 +34,143 @@ def share_different(model: torch.nn.Module, other: torch.nn.Module) -> float:
     return sum(count_different(a, b) for a, b in pairs) / max(elements, 1)
 
 
-@dataclass
-class Distances:
-    """Collects one comparison per parameter and step; gives the arrays of TwinRecord.series.
+class Apart(NamedTuple):
+    """What one step showed. parameters: how many of their elements differ; first: the name of the
+    first part of the state that differs in any bit, or None."""
 
-    elements: of each parameter, in the order of `model.parameters()`.
+    parameters: int
+    first: str | None
+
+
+@dataclass
+class _Step:
+    """The tensors seen after one step, by their number in `Distances.tensors`."""
+
+    numbers: list[int]
+    found: list[Comparison]
+
+
+class Distances:
+    """Collects one comparison per tensor and step; gives the arrays of TwinRecord.series.
+
+    tensors: what is compared, in the order in which it was first seen: the parameters of `run` in
+    their order, then its buffers, then what its steps bring about. elements: of each parameter.
     """
 
-    elements: list[int]
-    # One array a step, over the parameters: squares of the difference, squares, elements differing.
-    _sums: list[Floats] = field(default_factory=list)
-    _ulps: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    def __init__(self, run: Workload) -> None:
+        self.tensors: list[MeasuredTensor] = []
+        self._numbers: dict[tuple[str, str], int] = {}
+        self._steps: list[_Step] = []
+        for name, parameter in run.model.named_parameters():
+            self._number(Part("parameter", name, parameter))
+        self.elements = [tensor.elements for tensor in self.tensors]
 
-    def add(self, model: torch.nn.Module, other: torch.nn.Module) -> int:
-        """Compare the parameters as they are now; returns how many elements differ.
+    def add(self, run: Workload, other: Workload) -> Apart:
+        """Compare the states as they are now.
 
-        Raises ValueError when a parameter has changed its shape or dtype, or there are others.
+        A part that only one of them has, or that is of another dtype or shape in each, differs and
+        has no figures. Raises ValueError when a parameter has changed its shape or dtype, or there
+        are others; UsageError naming a tensor whose bits cannot be read.
         """
-        pairs = zip(model.parameters(), other.parameters(), strict=True)
-        row = [compare(a, b) for a, b in pairs]
-        if [found.elements for found in row] != self.elements:
+        theirs = {(part.kind, part.name): part.value for part in parts(other)}
+        step = _Step([], [])
+        first: str | None = None
+        for part in parts(run):
+            value = theirs.pop((part.kind, part.name), _MISSING)
+            pair = _pair(part, value)
+            if pair is None:
+                differs = not same(part.told, part.value, value)
+            else:
+                step.numbers.append(self._number(part))
+                step.found.append(pair)
+                differs = pair.different != 0
+            if differs and first is None:
+                first = part.told
+        if first is None and theirs:
+            first = Part(*next(iter(theirs)), None).told
+        mine = step.found[: len(self.elements)]
+        if step.numbers[: len(mine)] != list(range(len(mine))) or self.elements != [
+            found.elements for found in mine
+        ]:
             raise ValueError("the parameters of the model are not those it began with")
-        self._sums.append(
-            np.array(
-                [
-                    [found.sum_squares_difference for found in row],
-                    [found.sum_squares for found in row],
-                    [found.different for found in row],
-                ],
-                dtype=np.float64,
+        self._steps.append(step)
+        return Apart(sum(found.different for found in mine), first)
+
+    def _number(self, part: Part) -> int:
+        key = (part.kind, part.name)
+        if key not in self._numbers:
+            self._numbers[key] = len(self.tensors)
+            self.tensors.append(
+                MeasuredTensor(
+                    part.kind, part.name, part.value.numel(), dtype_name(part.value.dtype)
+                )
             )
-        )
-        self._ulps.append(
-            np.array(
-                [NO_ULP if found.max_ulp is None else found.max_ulp for found in row],
-                dtype=np.int64,
-            )
-        )
-        return sum(found.different for found in row)
+        return self._numbers[key]
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """What is known after the steps so far; the keys are those of TwinRecord.series."""
-        steps, parameters = len(self._sums), len(self.elements)
-        sums = np.array(self._sums, dtype=np.float64).reshape(steps, 3, parameters)
-        max_ulp = np.array(self._ulps, dtype=np.int64).reshape(steps, parameters)
-        apart, squares, different = sums[:, 0], sums[:, 1], sums[:, 2]
-        elements = np.array(self.elements, dtype=np.float64)
+        sums, counts, ulps = self._stacked()
+        apart, squares, others, dots = np.moveaxis(sums, 2, 0)
+        elements, different, max_ulp = np.moveaxis(counts, 2, 0)
+        present = elements >= 0
+        distance = _relative(apart, squares)
+        share = np.where(present, different / np.maximum(elements, 1), np.nan)
+        kinds = np.array([KINDS.index(tensor.kind) for tensor in self.tensors], dtype=np.int64)
+        own = kinds == KINDS.index("parameter")
+        all_apart, all_squares = apart[:, own].sum(axis=1), squares[:, own].sum(axis=1)
         return {
-            "distance": _relative(apart.sum(axis=1), squares.sum(axis=1)),
-            "fraction": different.sum(axis=1) / max(elements.sum(), 1.0),
-            "max_ulp": max_ulp.max(axis=1, initial=NO_ULP),
-            "param_distance": _relative(apart, squares),
-            "param_fraction": different / np.maximum(elements, 1.0),
-            "param_max_ulp": max_ulp,
+            "distance": _relative(all_apart, all_squares),
+            "fraction": different[:, own].sum(axis=1) / max(sum(self.elements), 1),
+            "max_ulp": max_ulp[:, own].max(axis=1, initial=NO_ULP),
+            "param_distance": distance[:, own],
+            "param_fraction": share[:, own],
+            "param_max_ulp": max_ulp[:, own],
+            "tensor_distance": distance,
+            "tensor_share": share,
+            "tensor_max_ulp": max_ulp,
+            "tensor_median_ulp": np.minimum(_median(ulps), max_ulp),
+            "tensor_cosine": _cosine(dots, squares, others, different == 0),
+            "tensor_ulps": _trimmed(ulps),
+            "kind_distance": _by_kind(apart, squares, kinds, present),
         }
+
+    def _stacked(self) -> tuple[Floats, Counts, Counts]:
+        """The sums (difference, run, other, dot) [steps, tensors, 4]; elements, different ones and
+        largest ulp [steps, tensors, 3]; the histograms [steps, tensors, ULP_BUCKETS].
+
+        What was not there has sums of NaN, -1 elements and an empty histogram.
+        """
+        shape = (len(self._steps), len(self.tensors))
+        sums = np.full((*shape, 4), np.nan)
+        counts = np.zeros((*shape, 3), dtype=np.int64)
+        counts[...] = (-1, 0, NO_ULP)
+        ulps = np.zeros((*shape, ULP_BUCKETS), dtype=np.int64)
+        for number, step in enumerate(self._steps):
+            for place, found in zip(step.numbers, step.found, strict=True):
+                sums[number, place] = (
+                    found.sum_squares_difference,
+                    found.sum_squares,
+                    found.sum_squares_other,
+                    found.dot,
+                )
+                ulp = NO_ULP if found.max_ulp is None else found.max_ulp
+                counts[number, place] = (found.elements, found.different, ulp)
+                if found.ulps is not None:
+                    ulps[number, place] = found.ulps
+        return sums, counts, ulps
+
+
+def _pair(part: Part, other: Any) -> Comparison | None:
+    """None where the two are no tensors of one dtype and shape."""
+    mine = part.value
+    if not isinstance(mine, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return None
+    if mine.dtype is not other.dtype or mine.shape != other.shape:
+        return None
+    try:
+        return compare(mine, other)
+    except TypeError as error:
+        raise UsageError(f"{part.told} cannot be compared bit by bit: {error}") from error
 
 
 def _relative(apart: Floats, squares: Floats) -> Floats:
@@ -87,3 +178,45 @@ def _relative(apart: Floats, squares: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.sqrt(apart) / np.sqrt(squares)
     return np.where(apart == 0.0, 0.0, ratio)
+
+
+def _by_kind(
+    apart: Floats, squares: Floats, kinds: Counts, present: npt.NDArray[np.bool_]
+) -> Floats:
+    """[steps, KINDS]: the relative distance over all tensors of a kind; NaN where there is none."""
+    found = np.full((len(apart), len(KINDS)), np.nan)
+    for kind in range(len(KINDS)):
+        own = kinds == kind
+        there = present[:, own]
+        # Not nansum: a NaN of the tensors themselves is to be seen.
+        sums = [np.where(there, values[:, own], 0.0).sum(axis=1) for values in (apart, squares)]
+        found[:, kind] = np.where(there.any(axis=1), _relative(*sums), np.nan)
+    return found
+
+
+def _cosine(dots: Floats, squares: Floats, others: Floats, equal: npt.NDArray[np.bool_]) -> Floats:
+    """Of the angle between the two; NaN where a norm is 0 or not finite, or nothing is there."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cosine = np.clip(dots / np.sqrt(squares) / np.sqrt(others), -1.0, 1.0)
+    return np.where(equal & np.isfinite(cosine), 1.0, cosine)
+
+
+def _median(ulps: Counts) -> Counts:
+    """Upper bound of the (lower) median distance over all elements: the end of its bucket."""
+    total = ulps.sum(axis=2)
+    # The first bucket at which half of the elements are reached.
+    reached = np.argmax(2 * ulps.cumsum(axis=2) >= total[..., None], axis=2)
+    ends = np.array([2**k - 1 for k in range(ULP_BUCKETS - 1)] + [ULP_MAX], dtype=np.int64)
+    return np.where(total > 0, ends[reached], NO_ULP)
+
+
+def _trimmed(ulps: Counts) -> npt.NDArray[Any]:
+    """The histograms without what no tensor ever used, as small whole numbers as they fit.
+
+    Kept are the buckets from 0 to the last one used below ULP_MAX, and always that of ULP_MAX, the
+    last.
+    """
+    used = np.flatnonzero(ulps[..., :-1].any(axis=(0, 1)))
+    kept = [*range(int(used[-1]) + 1 if used.size else 1), ULP_BUCKETS - 1]
+    small = ulps[..., kept]
+    return small.astype(np.min_scalar_type(int(small.max(initial=0))))

@@ -35,7 +35,7 @@ import numpy.typing as npt
 
 from nondet_probe.records.schema import Growth
 
-__all__ = ["MIN_STEPS", "PARTS", "growth"]
+__all__ = ["MIN_STEPS", "PARTS", "Bend", "bend", "growth", "trend"]
 
 PARTS = 8
 MIN_STEPS = 2 * PARTS + 1
@@ -118,6 +118,31 @@ def _line(values: Values) -> _Line:
 
 
 @dataclass(frozen=True)
+class Bend:
+    """The continuous line of two pieces that fits best. knee: the index at which it bends; before,
+    after: its slopes; misfit: sum of squared residuals."""
+
+    knee: int
+    before: float
+    after: float
+    misfit: float
+
+
+def bend(log: Values, earliest: int, latest: int) -> Bend:
+    """The best fit to `log`, float64 [steps], with its knee at `earliest` to `latest`, of which at
+    most some 200 are tried."""
+    steps = np.arange(len(log), dtype=np.float64)
+    best = Bend(latest, 0.0, 0.0, math.inf)
+    for knee in np.unique(np.linspace(earliest, latest, _MOST_KNEES).astype(int)):
+        design = np.column_stack([np.ones_like(steps), steps, np.maximum(steps - knee, 0.0)])
+        found, *_ = np.linalg.lstsq(design, log, rcond=None)
+        misfit = float(np.sum((log - design @ found) ** 2))
+        if misfit < best.misfit:
+            best = Bend(int(knee), float(found[1]), float(found[1] + found[2]), misfit)
+    return best
+
+
+@dataclass(frozen=True)
 class _Pieces:
     """last: the last step of the window; misfit: sum of squared residuals over all steps."""
 
@@ -126,20 +151,17 @@ class _Pieces:
 
 
 def _two_pieces(log: Values) -> _Pieces:
-    steps = np.arange(len(log), dtype=np.float64)
-    best = _Pieces(len(log) - 1, math.inf)
-    stop = len(log) - _MIN_AFTER
     # One piece when the series is too short for a knee: a knee at the end bends nothing.
-    knees = np.unique(np.linspace(MIN_STEPS - 1, max(stop, MIN_STEPS - 1), _MOST_KNEES).astype(int))
-    for knee in knees:
-        design = np.column_stack([np.ones_like(steps), steps, np.maximum(steps - knee, 0.0)])
-        found, *_ = np.linalg.lstsq(design, log, rcond=None)
-        misfit = float(np.sum((log - design @ found) ** 2))
-        before, after = found[1], found[1] + found[2]
-        if misfit < best.misfit:
-            slowed = knee <= stop and before > 0.0 and after < before / 2.0
-            best = _Pieces(int(knee) if slowed else len(log) - 1, misfit)
-    return best
+    stop = len(log) - _MIN_AFTER
+    found = bend(log, MIN_STEPS - 1, max(stop, MIN_STEPS - 1))
+    slowed = found.knee <= stop and found.before > 0.0 and found.after < found.before / 2.0
+    return _Pieces(found.knee if slowed else len(log) - 1, found.misfit)
+
+
+def trend(log: Values) -> tuple[float, float, float]:
+    """Slope of the line through `log`, MIN_STEPS values or more, and its 95 % interval."""
+    slope = _line(log).slope
+    return slope, *_interval(log, slope)
 
 
 def _power_law(log: Values, first: int) -> tuple[float, float]:

@@ -37,7 +37,7 @@ class Lockstep:
         self.differs_step = None if self.differs is None else BUILT
         self.absorbed_step: int | None = None
         self.spread_step: int | None = None
-        self.distances = Distances([value.numel() for value in run.model.parameters()])
+        self.distances = Distances(run)
         self.losses: list[float] = []
         self.twin_losses: list[float] = []
         self.control_shares: list[float] = []
@@ -83,11 +83,11 @@ class Lockstep:
             share = share_different(self.run.model, self.control.model)
             if self.differs_step is None:
                 self.differs_step, self.differs = step, differs
-        different = self.distances.add(self.run.model, self.twin.model)
+        apart = self.distances.add(self.run, self.twin)
         self.control_shares.append(share)
-        if self.spread_step is None and different > 1:
+        if self.spread_step is None and apart.parameters > 1:
             self.spread_step = step
-        if different or first_difference(self.run, self.twin) is not None:
+        if apart.first is not None:
             self.absorbed_step = None
         elif self.absorbed_step is None:
             self.absorbed_step = step

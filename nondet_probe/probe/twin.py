@@ -23,9 +23,12 @@ from nondet_probe.bits import BitChange, flip_bit
 from nondet_probe.env.rng import RngState, preserved_rng
 from nondet_probe.errors import RunFailedError, UsageError, unknown_name
 from nondet_probe.probe.drive import Batches, build, evaluated
+from nondet_probe.probe.fate import fate
 from nondet_probe.probe.fixes import under_fix
 from nondet_probe.probe.growth import growth
 from nondet_probe.probe.lockstep import BUILT, Lockstep
+from nondet_probe.probe.predictions import predictions, watched
+from nondet_probe.records.measured import Fate
 from nondet_probe.records.schema import Growth, TwinRecord
 from nondet_probe.workload import WorkloadFactory
 
@@ -77,14 +80,25 @@ def twin(
                 if progress is not None:
                     progress(f"twin under {under}" if under else "twin", step + 1, steps)
             record = _record(copies, change, under)
-            stepped = RngState.capture()
-            record.evaluation = evaluated(run, steps)
-            stepped.restore()
-            record.evaluation_twin = evaluated(copies.twin, steps)
+            _evaluate(record, copies, steps)
         except RunFailedError as error:
             error.partial = record if record.steps else _record(copies, change, under)
             raise
     return record
+
+
+def _evaluate(record: TwinRecord, copies: Lockstep, steps: int) -> None:
+    """The figures of both, from the same state of the random streams, and their outputs."""
+    if copies.run.evaluate is None:
+        record.no_predictions = "the workload has no evaluate"
+        return
+    stepped = RngState.capture()
+    with watched(copies.run.model) as outputs:
+        record.evaluation = evaluated(copies.run, steps)
+    stepped.restore()
+    with watched(copies.twin.model) as outputs_twin:
+        record.evaluation_twin = evaluated(copies.twin, steps)
+    record.predictions, record.no_predictions = predictions(outputs, outputs_twin)
 
 
 def _choose(
@@ -137,10 +151,21 @@ def _record(copies: Lockstep, change: BitChange, under: str) -> TwinRecord:
         growth=rate,
         no_growth=why_none,
         under=under,
+        tensors=copies.distances.tensors,
+        fate=_fate(copies, series["distance"]),
+        no_predictions="the run was not followed to its end",
         probe_seconds=copies.probe_seconds,
         plain_seconds=copies.plain_seconds,
         series=series,
     )
+
+
+def _fate(copies: Lockstep, distance: np.ndarray) -> Fate:
+    if copies.differs_step is not None:
+        return Fate(
+            "unknown", "the control differs, so what is seen is not the change's doing alone"
+        )
+    return fate(distance, copies.absorbed_step, copies.spread_step)
 
 
 def _growth(copies: Lockstep, distance: np.ndarray) -> tuple[Growth | None, str | None]:

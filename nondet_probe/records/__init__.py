@@ -1,6 +1,7 @@
 """The shape of stored truth: schema, codec, store."""
 
 from nondet_probe.records.audit import OpStatus, Setting
+from nondet_probe.records.measured import Fate, MeasuredTensor, Predictions
 from nondet_probe.records.schema import (
     AuditRecord,
     CostArm,
@@ -21,11 +22,14 @@ __all__ = [
     "CostArm",
     "CostRecord",
     "Coverage",
+    "Fate",
     "Fix",
     "Growth",
+    "MeasuredTensor",
     "OpCost",
     "OpSite",
     "OpStatus",
+    "Predictions",
     "RerunRecord",
     "RunRecord",
     "Setting",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nondet_probe.bits.flip import BitChange
 from nondet_probe.records.audit import OpStatus, Setting
+from nondet_probe.records.measured import Fate, MeasuredTensor, Predictions
 
 __all__ = [
     "AuditRecord",
@@ -160,7 +161,7 @@ class TwinRecord:
     differed as they were built, so building the workload is itself nondeterministic: then no step
     was run (steps is 0 and every series is empty).
     absorbed_step: first step after which no bit of the state of training (parameters, buffers,
-    optimizer) differed any more, to the end of the run.
+    optimizer, gradients) differed any more, to the end of the run.
     half_step: first step after which half of all parameters' elements differ.
     no_growth: why there is no growth figure, or None.
     under: the switch the run was under ("" for none, else a Fix name).
@@ -175,6 +176,24 @@ class TwinRecord:
         "loss_twin"  float64 [steps]          may be NaN or inf, which is a finding
         "control"    float64 [steps]          share of elements where the control differs
         "param_distance", "param_fraction" float64 [steps, parameters]; "param_max_ulp" int64
+        "kind_distance"     float64 [steps, 4]        as "distance", over all parameters, buffers,
+                                                      the optimizer's state, the gradients; NaN
+                                                      where a kind has no tensor
+        "tensor_distance"   float64 [steps, tensors]  as "distance", of each of `tensors`
+        "tensor_share"      float64 [steps, tensors]  share of its elements whose bits differ
+        "tensor_cosine"     float64 [steps, tensors]  of the angle between the run's and the twin's;
+                                                      NaN where a norm is 0 or not finite
+        "tensor_max_ulp"    int64   [steps, tensors]  as "max_ulp"
+        "tensor_median_ulp" int64   [steps, tensors]  the median over all elements is at most this,
+                                                      and more than half of it
+        "tensor_ulps"       unsigned [steps, tensors, buckets] how many elements (halves of complex
+                                                      ones) lie how far apart: bucket 0 counts equal
+                                                      bits, bucket k distances of 2**(k - 1) or more
+                                                      and less than 2**k, the last 2**63 - 1
+        A tensor that was not there after a step (a gradient set to None, in either copy) has NaN,
+        -1 and an empty histogram there.
+    fate: what became of the change over the run. predictions: how the outputs differ at the end, or
+    None, and no_predictions says why.
     """
 
     steps: int
@@ -193,6 +212,10 @@ class TwinRecord:
     evaluation_twin: dict[str, float] = field(default_factory=dict)
     probe_seconds: float = 0.0
     plain_seconds: float = 0.0
+    tensors: list[MeasuredTensor] = field(default_factory=list)
+    fate: Fate | None = None
+    predictions: Predictions | None = None
+    no_predictions: str | None = None
     series: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

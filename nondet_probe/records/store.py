@@ -22,7 +22,7 @@ from nondet_probe.records.schema import RunRecord
 __all__ = ["ARRAYS_FILE", "FORMAT", "RECORD_FILE", "VERSION", "load_run", "save_run", "to_json"]
 
 FORMAT = "nondet_probe.run"
-VERSION = 2
+VERSION = 3
 RECORD_FILE = "record.json"
 ARRAYS_FILE = "arrays.safetensors"
 
@@ -31,10 +31,19 @@ _ARRAY_FIELDS = frozenset({"series"})
 _PARTS = ("twin", "twin_fixed")
 
 
-# What version 2 added to the parts of a record, and what a record of version 1 says by its silence.
-_ADDED: dict[str, dict[str, Any]] = {
-    "rerun": {"suspect_k": None, "of_script": False, "classes": []},
-    "cost": {"ops": [], "fill_needed": None, "fill_reason": ""},
+_OF_TWINS: dict[str, Any] = {
+    "tensors": [],
+    "fate": None,
+    "predictions": None,
+    "no_predictions": "not recorded by this version",
+}
+# What each version added to the parts of a record, and what an older record says by its silence.
+_ADDED: dict[int, dict[str, dict[str, Any]]] = {
+    2: {
+        "rerun": {"suspect_k": None, "of_script": False, "classes": []},
+        "cost": {"ops": [], "fill_needed": None, "fill_reason": ""},
+    },
+    3: {"twin": _OF_TWINS, "twin_fixed": _OF_TWINS},
 }
 
 
@@ -84,7 +93,7 @@ def load_run(directory: Path) -> RunRecord:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise RecordError(f"{path} is not of format {FORMAT!r}")
     version = document.get("version")
-    if version not in range(1, VERSION + 1):
+    if not isinstance(version, int) or version not in range(1, VERSION + 1):
         raise RecordError(
             f"{path} has version {version!r}; this nondet_probe reads versions 1 to {VERSION}. "
             "Use the nondet_probe that wrote it, or a newer one."
@@ -101,8 +110,7 @@ def load_run(directory: Path) -> RunRecord:
             f"{directory / ARRAYS_FILE} is truncated, altered or of another run: "
             "its SHA-256 is not the recorded one"
         )
-    if version == 1:
-        _upgrade(document["record"])
+    _upgrade(document["record"], version)
     record: RunRecord = decode(RunRecord, document["record"], skip=_ARRAY_FIELDS)
     for name, values in load(packed).items():
         part, _, series = name.partition("/")
@@ -110,12 +118,15 @@ def load_run(directory: Path) -> RunRecord:
     return record
 
 
-def _upgrade(data: Any) -> None:
-    """Version 1 to 2, in place; what has no such shape is left for `decode` to refuse."""
-    if isinstance(data, dict):
+def _upgrade(data: Any, version: int) -> None:
+    """To the present version, in place; what has no such shape is left for `decode` to refuse."""
+    if not isinstance(data, dict):
+        return
+    if version == 1:
         data.setdefault("audit", None)
-    for part, fields in _ADDED.items():
-        found = data.get(part) if isinstance(data, dict) else None
-        if isinstance(found, dict):
-            for name, value in fields.items():
-                found.setdefault(name, value)
+    for later in range(version + 1, VERSION + 1):
+        for part, fields in _ADDED[later].items():
+            found = data.get(part)
+            if isinstance(found, dict):
+                for name, value in fields.items():
+                    found.setdefault(name, value)

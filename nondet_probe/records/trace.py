@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from nondet_probe.records.fault import Injection
+
 __all__ = [
     "KINDS",
     "LEVELS",
@@ -112,7 +114,8 @@ class TraceMeta:
     says why). exit_code: of the script.
     created: UTC, ISO 8601. holds_tensors: whether tensors of the user lie beside the trace.
     caveats: sentences that the reader must know, without a full stop. idle: names of generators
-    from which nothing was drawn from the recording's beginning to its end.
+    from which nothing was drawn from the recording's beginning to its end. injected: what was
+    changed on purpose, None in a plain run.
     """
 
     level: str
@@ -133,3 +136,4 @@ class TraceMeta:
     cost: TraceCost | None = None
     caveats: list[str] = field(default_factory=list)
     idle: list[str] = field(default_factory=list)
+    injected: Injection | None = None

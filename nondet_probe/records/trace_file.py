@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nondet_probe.errors import RecordError
 
 __all__ = [
     "APPLICATION_ID",
     "FORMAT",
+    "LATER_FIELDS",
     "LIVE",
     "NO_INPUTS",
     "NO_OUTPUTS",
+    "SKETCH_TABLES",
     "TABLES",
     "VERSION",
     "database_name",
@@ -39,6 +42,20 @@ TABLES = {
 }
 """Name -> the statement that makes it, word for word as the database keeps it. A reader takes a
 file with exactly these tables and nothing else: no view, trigger, or expression of a stranger."""
+
+SKETCH_TABLES = {
+    "sketches": (
+        "CREATE TABLE sketches(step INTEGER PRIMARY KEY, format TEXT NOT NULL,"
+        " layout INTEGER NOT NULL, buckets BLOB NOT NULL)"
+    ),
+    "sketched": (
+        "CREATE TABLE sketched(layout INTEGER NOT NULL, name TEXT NOT NULL, shape TEXT NOT NULL)"
+    ),
+}
+"""Beside TABLES in a trace with sketches: both, or neither."""
+LATER_FIELDS: dict[str, Any] = {"injected": None}
+"""Of `TraceMeta`, fields that a trace of this version may lack -> what it means that one is not
+there; a trace in which it would say just that has none."""
 
 NO_INPUTS, NO_OUTPUTS = 1, 2
 """Bits that say which digests of a record are missing."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nondet_probe.errors import RecordError
+from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.records.codec import decode
 from nondet_probe.records.files import sha256_of
 from nondet_probe.records.trace import (
@@ -24,15 +24,17 @@ from nondet_probe.records.trace import (
 )
 from nondet_probe.records.trace_file import (
     FORMAT,
+    LATER_FIELDS,
     VERSION,
     database_name,
     live_name,
     meta_name,
     version_error,
 )
+from nondet_probe.records.trace_sketches import SketchReader
 from nondet_probe.records.trace_tables import Columns, read_tables
 
-__all__ = ["Columns", "Trace", "open_trace", "read_meta"]
+__all__ = ["Columns", "Trace", "open_sketches", "open_trace", "read_meta"]
 
 # The largest meta.json, in bytes.
 _META_BYTES = 1 << 26
@@ -91,12 +93,34 @@ def open_trace(path: Path, rank: int | None = None) -> Trace:
                 raise
             meta, sha256 = _read_meta(path / meta_name(rank))
     trace = _read(path, final, meta)
-    if sha256 is not None and sha256_of(final) != sha256:
-        raise RecordError(
-            f"{final} was altered, or is of another run: its SHA-256 is not the one that "
-            f"{path / meta_name(rank)} holds"
-        )
+    _check_sum(final, sha256, path / meta_name(rank))
     return trace
+
+
+def open_sketches(path: Path, rank: int | None = None) -> SketchReader:
+    """The sketches of the trace in the folder `path`, to be used in a `with`; as `open_trace`."""
+    rank = _choose(path, rank)
+    meta, sha256 = _read_meta(path / meta_name(rank))
+    final, live = path / database_name(rank), path / live_name(rank)
+    if not final.exists() and live.exists():
+        return SketchReader(path, live, meta)
+    if not final.is_file():
+        raise RecordError(f"{final} is missing, or is no file")
+    reader = SketchReader(path, final, meta)
+    try:
+        _check_sum(final, sha256, path / meta_name(rank))
+    except RecordError:
+        reader.__exit__(None, None, None)
+        raise
+    return reader
+
+
+def _check_sum(database: Path, sha256: str | None, meta: Path) -> None:
+    if sha256 is not None and sha256_of(database) != sha256:
+        raise RecordError(
+            f"{database} was altered, or is of another run: its SHA-256 is not the one that "
+            f"{meta} holds"
+        )
 
 
 def read_meta(path: Path) -> TraceMeta:
@@ -126,9 +150,12 @@ def _read_meta(path: Path) -> tuple[TraceMeta, str | None]:
     for field in ("trace", "database_sha256"):
         if field not in document:
             raise RecordError(f"{path}: field {field} is missing")
+    trace = document["trace"]
+    if isinstance(trace, dict):
+        trace = {**LATER_FIELDS, **trace}
     try:
-        meta: TraceMeta = decode(TraceMeta, document["trace"], "trace")
-    except RecordError as error:
+        meta: TraceMeta = decode(TraceMeta, trace, "trace")
+    except (RecordError, UsageError) as error:
         raise RecordError(f"{path}: {error}") from error
     if meta.level not in LEVELS:
         raise RecordError(f"{path}: level {meta.level!r}; known are {', '.join(LEVELS)}")

@@ -18,12 +18,13 @@ from nondet_probe.records.trace_file import (
     LIVE,
     NO_INPUTS,
     NO_OUTPUTS,
+    SKETCH_TABLES,
     TABLES,
     VERSION,
     version_error,
 )
 
-__all__ = ["Columns", "read_tables"]
+__all__ = ["Columns", "check_header", "connect", "page_bytes", "read_tables"]
 
 _CHUNK = 1 << 16
 # Few columns make reading fast: step, site and what is missing are one number, taken apart below.
@@ -72,15 +73,16 @@ def read_tables(path: Path) -> tuple[list[Site], Columns, dict[int, float]]:
     Raises RecordError naming what is wrong; sqlite3.Error, OverflowError or UnicodeError where the
     database is damaged.
     """
-    with closing(_connect(path)) as connection:
+    with closing(connect(path)) as connection:
         connection.execute("BEGIN")
-        _check_header(path, connection)
+        check_header(path, connection)
         sites = _sites(path, connection)
         columns = _columns(path, connection, len(sites))
         return sites, columns, _values(path, connection, len(columns.number))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
+    """Read-only, and with limits: nothing that the file says is executed."""
     # A finished trace is never written again: no lock is taken, and no journal that somebody laid
     # beside it is looked at. A live one is nothing without its log.
     mode = "mode=ro" if path.name.endswith(LIVE) else "immutable=1"
@@ -93,7 +95,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _check_header(path: Path, connection: sqlite3.Connection) -> None:
+def check_header(path: Path, connection: sqlite3.Connection) -> bool:
+    """Whether there are sketches; RecordError where the tables are not those of a trace."""
     ((application,),) = connection.execute("PRAGMA application_id")
     if application != APPLICATION_ID:
         raise RecordError(f"{path} is a database, but not a trace's")
@@ -101,13 +104,24 @@ def _check_header(path: Path, connection: sqlite3.Connection) -> None:
     if version != VERSION:
         raise version_error(path, version)
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchmany(100)
+    known = TABLES | SKETCH_TABLES
     for kind, name, statement in rows:
-        if name not in TABLES or kind != "table":
+        if name not in known or kind != "table":
             raise RecordError(f"{path} holds a {kind} {name!r}, which no trace has")
-        if statement != TABLES[name]:
+        if statement != known[name]:
             raise RecordError(f"{path}: its table {name} has other columns than a trace's")
-    if missing := TABLES.keys() - {name for _, name, _ in rows}:
+    there = {name for _, name, _ in rows}
+    sketched = bool(SKETCH_TABLES.keys() & there)
+    if missing := (known if sketched else TABLES).keys() - there:
         raise RecordError(f"{path}: table {', '.join(sorted(missing))} is missing")
+    return sketched
+
+
+def page_bytes(connection: sqlite3.Connection) -> int:
+    """What the pages of the file hold together: nothing in it can be more."""
+    ((pages,),) = connection.execute("PRAGMA page_count")
+    ((size,),) = connection.execute("PRAGMA page_size")
+    return int(pages * size)
 
 
 def _sites(path: Path, connection: sqlite3.Connection) -> list[Site]:
@@ -160,9 +174,7 @@ def _columns(path: Path, connection: sqlite3.Connection, sites: int) -> Columns:
 def _count(path: Path, connection: sqlite3.Connection, sites: int) -> int:
     """The number of records, once it is known that they are numbered without a gap and that their
     steps and sites exist. A file whose pages lead in circles has a limit here too."""
-    ((pages,),) = connection.execute("PRAGMA page_count")
-    ((size,),) = connection.execute("PRAGMA page_size")
-    most = pages * size // _LEAST_BYTES
+    most = page_bytes(connection) // _LEAST_BYTES
     (row,) = connection.execute(_EXTENT, (most + 1,))
     count = int(row[0])
     extent = row[1:]

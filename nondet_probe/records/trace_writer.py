@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sqlite3
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nondet_probe.errors import RecordError, UsageError
@@ -17,12 +18,14 @@ from nondet_probe.records.trace import Site, TraceMeta, Words
 from nondet_probe.records.trace_file import (
     APPLICATION_ID,
     FORMAT,
+    LATER_FIELDS,
     TABLES,
     VERSION,
     database_name,
     live_name,
     meta_name,
 )
+from nondet_probe.records.trace_sketches import SketchRows
 
 __all__ = ["TraceWriter"]
 
@@ -54,6 +57,7 @@ class TraceWriter:
         self._new_sites: list[tuple[object, ...]] = []
         self._rows: list[tuple[int | None, ...]] = []
         self._figures: list[tuple[int, float | None]] = []
+        self._sketches = SketchRows()
         self._count = 0
         self._closed = False
         self._sha256: str | None = None
@@ -95,6 +99,14 @@ class TraceWriter:
             self.flush()
         return number
 
+    def sketch(
+        self, step: int, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes
+    ) -> None:
+        """Append the sketch of a step, one at most for each. form: its format; shapes: of what was
+        sketched, by name; buckets: float64, little-endian. Kept in memory until `flush`."""
+        named = {_utf8(name): tuple(shape) for name, shape in shapes.items()}
+        self._sketches.add(step, form, named, buckets)
+
     def flush(self) -> None:
         """Commit what is held back: from here on readers see it. What could not be written is kept
         for the next time."""
@@ -111,6 +123,7 @@ class TraceWriter:
                     "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", self._rows
                 )
                 connection.executemany("INSERT INTO figures VALUES (?, ?)", self._figures)
+                self._sketches.write(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 # A full disk has ended the transaction already.
@@ -122,17 +135,23 @@ class TraceWriter:
         self._new_sites.clear()
         self._rows.clear()
         self._figures.clear()
+        self._sketches.clear()
 
     def update(self) -> None:
         """Write `meta` again, the whole file at once."""
         if os.getpid() != self._pid:
             return
         self.meta.coverage.records = self._count
+        trace = {
+            name: value
+            for name, value in encode(self.meta).items()
+            if name not in LATER_FIELDS or value != LATER_FIELDS[name]
+        }
         document = {
             "format": FORMAT,
             "version": VERSION,
             "database_sha256": self._sha256,
-            "trace": encode(self.meta),
+            "trace": trace,
         }
         # ASCII: an argument of a command line need not be text that UTF-8 can hold.
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -170,8 +189,12 @@ class TraceWriter:
 
 
 def _text(part: str | int | None) -> str | int | None:
+    return _utf8(part) if isinstance(part, str) else part
+
+
+def _utf8(text: str) -> str:
     """What UTF-8 can hold: a file's name need not be."""
-    return part.encode(errors="backslashreplace").decode() if isinstance(part, str) else part
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _make(directory: Path, meta: TraceMeta) -> None:

@@ -55,6 +55,7 @@ def render_difference(difference: TraceDifference) -> str:
         outcome, name = "unknown", "Not finished"
     picture = strip(difference.steps, "strip")
     return render_findings(
+        command="diff",
         outcome=outcome,
         outcome_name=name,
         verdict=difference_verdict(difference),
@@ -65,6 +66,7 @@ def render_difference(difference: TraceDifference) -> str:
             Section(
                 "The run at a glance",
                 picture=picture,
+                wide=True,
                 caption="One rectangle a phase of a step, filled by the shares of its records; "
                 "resting on one tells its figures.",
             ),

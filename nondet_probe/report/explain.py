@@ -93,12 +93,16 @@ GLOSSARY = {
     "grows exponentially",
     "absorbed": "the changed bit left no trace: every bit of the state of training is again that "
     "of the run",
+    "fate": "what became of the change over the whole run: absorbed, dormant (still there, not "
+    "growing), growing, or saturated (it grew, and then stayed near one distance)",
     "coverage": "which op calls the probe could check, and which not",
     "step": "one training step, that is one batch; steps count from 0",
 }
 
 _RERUN_WORDS = ("op", "bit-identical", "execution", "ulp", "deterministic mode", "coverage")
-_TWIN_WORDS = ("bit-identical", "ulp", "twin", "control", "relative distance", "growth", "absorbed")
+_TWIN_WORDS = (
+    "bit-identical", "ulp", "twin", "control", "relative distance", "growth", "absorbed", "fate",
+)  # fmt: skip
 
 
 def words_used(record: RunRecord) -> dict[str, str]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from nondet_probe.errors import UsageError
 from nondet_probe.records import RunRecord, TwinRecord
-from nondet_probe.report import audittables, costtables, tables
+from nondet_probe.report import audittables, costtables, measured, tables
 from nondet_probe.report.explain import SECTIONS, audit_notes, comparison, words_used
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
@@ -153,7 +153,8 @@ def _twins(record: RunRecord) -> list[dict[str, Any]]:
             if not twin.control_identical and record.twin_fixed is not None and key == "twin":
                 # The noise of the run needs no close look; the twin under the fix gets one.
                 del pictures[2:]
-            found.append({"key": key, "record": twin, "pictures": pictures})
+            every = measured.tensors(twin)
+            found.append({"key": key, "record": twin, "pictures": pictures, "tensors": every})
     return found
 
 
@@ -185,6 +186,18 @@ def _pictures(twin: TwinRecord, key: str) -> list[_Picture]:
             "One row a parameter, in the model's order. No colour: not one bit differs. "
             "The name in colour is the parameter that was changed."
             + ("" if np.isfinite(series(twin, "param_distance")).all() else " Grey: not finite."),
+        ),
+        (
+            "Which part of the state differs",
+            measured.kinds_plot(twin, f"{key}-kinds"),
+            "The optimizer's state and the gradients are those that the step left.",
+        ),
+        (
+            "How many floats lie between",
+            measured.ulps_plot(twin, f"{key}-ulps"),
+            "Each row holds the elements whose distance in ulps is that power of two or more, and "
+            "less than the next; 0 is equality, \u221e beyond counting. The darker, the more "
+            "elements, by powers of ten.",
         ),
     ]
     return [_Picture(title, svg, caption) for title, svg, caption in drawn if svg is not None]

@@ -118,13 +118,18 @@ def _fate(twin: TwinRecord, under: str) -> KeyFigure:
     label = f"One changed bit{under}"
     if twin.absorbed_step is not None:
         return KeyFigure(label, "absorbed", f"no trace of it left at step {twin.absorbed_step}")
-    growth = twin.growth
+    growth, fate = twin.growth, twin.fate
+    if fate is not None and fate.verdict == "not finite":
+        return KeyFigure(label, "not finite", f"{one_line(fate.reason)} at step {fate.step}")
     if growth is None:
-        return KeyFigure(label, "no growth rate", growth_reason(twin))
+        dormant = fate is not None and fate.verdict == "dormant"
+        return KeyFigure(label, "dormant" if dormant else "no growth rate", growth_reason(twin))
     share = twin.series.get("fraction")
     end = ""
     if share is not None and len(share):
         end = f"; {percent(float(share[-1]))} of elements differ at the end"
+    if fate is not None and fate.verdict == "saturated":
+        end = f"; saturated near {number(fate.level, 2)} at step {fate.step}{end}"
     if not growth.low > 0 and not growth.high < 0:
         return KeyFigure(label, "no clear growth", f"over {plural(twin.steps, 'step')}{end}")
     value = f"{number(math.exp(min(growth.rate, 700.0)))}x a step"

@@ -20,6 +20,7 @@ from nondet_probe.records import (
     TwinRecord,
 )
 from nondet_probe.report.explain import ARMS
+from nondet_probe.report.fates import fate_told, of_predictions
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import (
     clip,
@@ -199,7 +200,13 @@ def twin(run: TwinRecord) -> Table:
                 f"R\u00b2 {number(fit.r2)}",
             ]
         )
+    if run.fate is not None:
+        rows.append(["its fate over the whole run", fate_told(run.fate)])
     rows += [[label, value] for label, value in _endings(run)]
+    if run.predictions is not None:
+        rows.append(["predictions where it is evaluated", of_predictions(run.predictions)])
+    elif run.no_predictions is not None:
+        rows.append(["predictions", f"not compared\n{one_line(run.no_predictions, 600)}"])
     title = f"One changed bit, under {one_line(run.under)}" if run.under else "One changed bit"
     return Table(title, ["Question", "Answer"], rows)
 

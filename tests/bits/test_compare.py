@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nondet_probe import _C
 from nondet_probe.bits import (
+    ULP_BUCKETS,
     ULP_MAX,
     Comparison,
     bit_equal,
@@ -96,6 +97,14 @@ def ulps(a: Tensor, b: Tensor) -> list[int]:
     return found
 
 
+def buckets(distances: list[int]) -> tuple[int, ...]:
+    """Distances counted by their number of binary digits; the last bucket is for ULP_MAX."""
+    found = [0] * ULP_BUCKETS
+    for distance in distances:
+        found[-1 if distance == ULP_MAX else distance.bit_length()] += 1
+    return tuple(found)
+
+
 def ordered_sum(terms: list[float]) -> float:
     """In the order that csrc/compare.hpp promises."""
     total = 0.0
@@ -123,6 +132,9 @@ def reference(a: Tensor, b: Tensor) -> Comparison:
             None,
             ordered_sum([gap * gap for gap in gaps]),
             ordered_sum([x * x for x in values_a]),
+            ordered_sum([y * y for y in values_b]),
+            ordered_sum([x * y for x, y in zip(values_a, values_b, strict=True)]),
+            buckets(ulps(a, b)) if a.dtype in FLOATING else None,
         )
     differs = [i for i, (x, y) in enumerate(zip(bits_of(a), bits_of(b), strict=True)) if x != y]
     return halves._replace(
@@ -195,13 +207,15 @@ def test_one_changed_element_is_found(place: int, threads: int) -> None:
     b = a.clone()
     b[place] = 1.5
     found = compare(a, b, threads=threads)
-    assert found == Comparison(len(a), 1, 2**22, place, 0.25, float(len(a)))
+    n = float(len(a))
+    apart = buckets([2**22] + [0] * (len(a) - 1))
+    assert found == Comparison(len(a), 1, 2**22, place, 0.25, n, n + 1.25, n + 0.5, apart)
 
 
 def test_whole_numbers_have_no_ulp() -> None:
     a = torch.tensor([1, 2, 3, -4])
     b = torch.tensor([1, 2, 5, -4])
-    assert compare(a, b) == Comparison(4, 1, None, 2, 4.0, 30.0)
+    assert compare(a, b) == Comparison(4, 1, None, 2, 4.0, 30.0, 46.0, 36.0, None)
 
 
 def test_complex_elements_count_once_and_ulps_are_of_halves() -> None:
@@ -211,6 +225,8 @@ def test_complex_elements_count_once_and_ulps_are_of_halves() -> None:
     assert (found.elements, found.different, found.first) == (2, 1, 1)
     assert found.max_ulp == 2**23
     assert (found.sum_squares_difference, found.sum_squares) == (20.0, 30.0)
+    assert (found.sum_squares_other, found.dot) == (94.0, 52.0)
+    assert found.ulps == buckets([0, 0, 2**22 + 2**21, 2**23])
     assert ulp_distance(a, b).tolist() == [[0, 0], [2**22 + 2**21, 2**23]]
 
 
@@ -240,6 +256,42 @@ def test_flushing_of_subnormals_does_not_enter(threads: int) -> None:
 def test_padding_adds_nothing_where_no_pattern_is_zero() -> None:
     tiny = patterns([0], torch.float8_e8m0fnu)  # 2^-127
     assert compare(tiny, tiny).sum_squares == 2.0**-254
+
+
+def test_every_power_of_two_has_its_bucket() -> None:
+    for dtype, top in ((torch.float32, 32), (torch.float64, 63)):
+        # From the most negative number on: distances up to twice the largest finite one's place.
+        ends = [2**k + d for k in range(top - 1) for d in (-1, 0, 1)]
+        lowest = 2 ** (8 * dtype.itemsize - 1)
+        a = patterns([lowest] * len(ends), dtype)
+        b = patterns(ends, dtype)
+        found = compare(a, b)
+        assert found.ulps == buckets(ulps(a, b))
+        assert sum(found.ulps) == len(ends)
+
+
+def test_the_distance_that_stands_for_those_that_cannot_be_counted() -> None:
+    # From a negative number of place -p to one of place 2^63 - 1 - p, and one float to each side.
+    p = 2**62
+    a = patterns([2**63 + p - 1] * 3, torch.float64)
+    b = patterns([2**63 - 1 - p - 1, 2**63 - 1 - p, 2**63 - p], torch.float64)
+    assert [place_of(x, a.dtype) for x in bits_of(a)] == [-p] * 3
+    found = compare(a, b)
+    assert ulp_distance(a, b).tolist() == [2**63 - 2, ULP_MAX, ULP_MAX]
+    assert found.max_ulp == ULP_MAX
+    assert (found.ulps[63], found.ulps[64]) == (1, 2)
+
+
+@pytest.mark.parametrize("isa", _C.available_isas())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=dtype_name)
+def test_a_whole_chunk_at_one_distance_is_counted(isa: str, dtype: torch.dtype) -> None:
+    # The most that the digits of the counts must hold, and a chunk that is cut short.
+    for count in (CHUNK, CHUNK + 100):
+        a = torch.full((count,), 1.0, dtype=dtype)
+        b = torch.full((count,), 1.5, dtype=dtype)
+        apart = int(ulp_distance(a, b)[0])
+        expected = buckets([apart] * count)
+        assert via_c.compare(CODES[dtype], a, b, 1, isa)[-1] == expected
 
 
 # ---- ulps ---------------------------------------------------------------------------------------

@@ -13,6 +13,8 @@ from races import struck
 from safetensors.torch import load_file
 
 from nondet_probe.probe.recorder.keeping import TENSORS_FILE
+from nondet_probe.records.codec import encode
+from nondet_probe.records.fault import Fault, Injection
 
 TRAIN = """
 import sys
@@ -105,15 +107,24 @@ def test_a_script_that_went_another_way_is_told(traces: Path) -> None:
     assert "other inputs than run a had" in told["cause"]["missing"][0]
 
 
-def test_a_recording_from_code_is_not_replayed(traces: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"command": None}, "recorded from code"),
+        ({"injected": encode(Injection(Fault("rng", index=0, bit=0)))}, "had a fault injected"),
+    ],
+)
+def test_what_would_be_another_run_is_not_replayed(
+    changed: dict[str, Any], reason: str, traces: Path, tmp_path: Path
+) -> None:
     for name in ("a", "b"):
         meta = json.loads((traces / name / "meta.json").read_text())
-        meta["trace"]["command"] = None
+        meta["trace"].update(changed)
         (tmp_path / name).mkdir()
         for file in (traces / name).iterdir():
             (tmp_path / name / file.name).write_bytes(file.read_bytes())
         (tmp_path / name / "meta.json").write_text(json.dumps(meta))
     told, _ = replayed(tmp_path, "a", "b")
-    assert "recorded from code" in told["cause"]["missing"][0]
+    assert reason in told["cause"]["missing"][0]
     assert told["cause"]["kept"] is None
     assert not (tmp_path / "runs").exists()

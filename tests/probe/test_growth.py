@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import decimal
 import math
+from collections.abc import Callable
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -124,3 +127,53 @@ def test_the_textbook_interval_would_not_hold_it() -> None:
         line = stats.linregress(np.arange(100), np.log(curve))
         held += abs(line.slope - 0.2) <= stats.t.ppf(0.975, 98) * line.stderr
     assert held < 30
+
+
+Point = tuple[Decimal, ...]
+
+
+def logistic(at: Point) -> Point:
+    return (4 * at[0] * (1 - at[0]),)
+
+
+def henon(at: Point) -> Point:
+    return (1 - Decimal("1.4") * at[0] * at[0] + at[1], Decimal("0.3") * at[0])
+
+
+def pulled_apart(step: Callable[[Point], Point], start: Point, steps: int) -> list[float]:
+    """Distances of two orbits that begin 1e-300 apart, in so many digits that none is lost: as long
+    a growth as a float can tell of."""
+    with decimal.localcontext(prec=330):
+        one, other = start, (start[0] + Decimal("1e-300"), *start[1:])
+        found = []
+        for _ in range(steps):
+            one, other = step(one), step(other)
+            gap = sum((x - y) ** 2 for x, y in zip(one, other, strict=True))
+            found.append(float(gap.sqrt()))
+    return found
+
+
+# ln 2 is exact (the map is conjugate to the doubling of an angle); 0.4192 is what Sprott gives for
+# the Henon map at a=1.4, b=0.3 (Chaos and Time-Series Analysis, 2003).
+@pytest.mark.parametrize(
+    ("step", "start", "steps", "exponent"),
+    [
+        (logistic, ("0.3",), 900, math.log(2.0)),
+        (logistic, ("0.77",), 1200, math.log(2.0)),
+        (henon, ("0.1", "0.1"), 1500, 0.4192),
+        (henon, ("-0.4", "0.2"), 1900, 0.4192),
+    ],
+)
+def test_maps_of_known_exponent(
+    step: Callable[[Point], Point], start: tuple[str, ...], steps: int, exponent: float
+) -> None:
+    fit = found(pulled_apart(step, tuple(map(Decimal, start)), steps))
+    assert math.isclose(fit.rate, exponent, rel_tol=0.05)
+    assert fit.low < exponent < fit.high
+    # Also where the attractor's size was reached on the way, which takes ln(1e300) / exponent.
+    assert fit.last_step <= 1.05 * 300 * math.log(10.0) / exponent
+
+
+def test_meta_another_exponent_would_be_noticed() -> None:
+    fit = found(pulled_apart(logistic, (Decimal("0.3"),), 900))
+    assert not math.isclose(fit.rate, 1.06 * math.log(2.0), rel_tol=0.05)

@@ -265,7 +265,8 @@ def test_a_change_that_is_overwritten_is_absorbed() -> None:
     flip_bit(copies.twin.model[0].weight, 5, 12)
     factory.after = lambda workload, batch: factory.calls > 6 and overwritten(workload, batch)
     stepped(copies, 5)
-    assert copies.absorbed_step == 2
+    # The gradients of step 2, from weights that differed, are there until step 3 makes its own.
+    assert copies.absorbed_step == 3
     assert copies.distances.arrays()["fraction"].tolist() == [1 / 144, 1 / 144, 0.0, 0.0, 0.0]
 
 
@@ -300,7 +301,7 @@ def test_a_difference_that_comes_back_was_not_absorbed() -> None:
 
     factory.after = hide_and_show
     stepped(copies, 3)
-    assert copies.absorbed_step == 0
+    assert copies.absorbed_step == 1
     factory.calls = 0
     stepped(copies, 4)
     assert copies.absorbed_step is None

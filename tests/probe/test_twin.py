@@ -37,7 +37,8 @@ def test_a_deterministic_run() -> None:
     assert 0 < record.plain_seconds < record.probe_seconds
 
     shapes = {name: values.shape for name, values in record.series.items()}
-    one, each = (60,), (60, 6)
+    one, each, every = (60,), (60, 6), (60, 21)
+    assert shapes.pop("tensor_ulps")[:2] == every
     assert shapes == {
         "distance": one,
         "fraction": one,
@@ -48,7 +49,15 @@ def test_a_deterministic_run() -> None:
         "param_distance": each,
         "param_fraction": each,
         "param_max_ulp": each,
+        "kind_distance": (60, 4),
+        "tensor_distance": every,
+        "tensor_share": every,
+        "tensor_cosine": every,
+        "tensor_max_ulp": every,
+        "tensor_median_ulp": every,
     }
+    kinds = [tensor.kind for tensor in record.tensors]
+    assert kinds == ["parameter"] * 6 + ["buffer"] * 3 + ["optimizer"] * 6 + ["gradient"] * 6
     assert not record.series["control"].any()
     assert record.series["distance"][-1] > record.series["distance"][0] > 0
     assert (record.series["loss"] != record.series["loss_twin"]).any()

@@ -16,11 +16,14 @@ from nondet_probe.records import (
     CostArm,
     CostRecord,
     Coverage,
+    Fate,
     Fix,
     Growth,
+    MeasuredTensor,
     OpCost,
     OpSite,
     OpStatus,
+    Predictions,
     RerunRecord,
     RunRecord,
     Setting,
@@ -64,10 +67,14 @@ def example() -> RunRecord:
         elements=[8],
         control_identical=True,
         growth=Growth(0.1, 0.05, 0.15, 1, 3, 0.9, 6.9),
+        tensors=[MeasuredTensor("parameter", "weight", 8, "float32")],
+        fate=Fate("saturated", "the distance stayed near a level", 2, 0.5),
+        predictions=Predictions(10, 0.1, float("inf"), 3),
         series={
             "distance": np.array([1e-9, float("inf"), 1e-8]),
             "max_ulp": np.array([1, 2, 3], dtype=np.int64),
             "param_distance": np.array([[1e-9], [2e-9], [1e-8]]),
+            "tensor_ulps": np.array([[[7, 1, 0]], [[7, 1, 0]], [[0, 8, 0]]], dtype=np.uint8),
         },
     )
     return RunRecord(
@@ -195,7 +202,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "something else"}, "is not of format 'nondet_probe.run'"),
-        ({"version": 3}, "has version 3; this nondet_probe reads versions 1 to 2"),
+        ({"version": 4}, "has version 4; this nondet_probe reads versions 1 to 3"),
         ({"version": None}, "has version None"),
     ],
 )
@@ -221,7 +228,7 @@ def test_records_of_every_released_version_load(directory: Path) -> None:
 
 
 def test_every_version_has_golden_records() -> None:
-    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1", "v2"]
+    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1", "v2", "v3"]
 
 
 def test_what_version_2_added_is_what_version_1_says_by_its_silence() -> None:
@@ -232,11 +239,30 @@ def test_what_version_2_added_is_what_version_1_says_by_its_silence() -> None:
     assert record.cost is None or (record.cost.ops, record.cost.fill_needed) == ([], None)
 
 
-def test_a_field_of_version_2_is_not_filled_in_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("directory", ["v1/nondeterministic", "v2/whole"])
+def test_what_version_3_added_is_what_older_ones_say_by_their_silence(directory: str) -> None:
+    record = load_run(GOLDEN / directory)
+    assert record.twin is not None
+    assert (record.twin.tensors, record.twin.fate, record.twin.predictions) == ([], None, None)
+    assert record.twin.no_predictions == "not recorded by this version"
+
+
+@pytest.mark.parametrize(
+    ("version", "part", "field", "kind"),
+    [
+        (2, "rerun", "suspect_k", "RerunRecord"),
+        (3, "rerun", "suspect_k", "RerunRecord"),
+        (3, "twin", "fate", "TwinRecord"),
+    ],
+)
+def test_a_field_that_a_version_has_is_not_filled_in_there(
+    tmp_path: Path, version: int, part: str, field: str, kind: str
+) -> None:
     save_run(example(), tmp_path)
     path = tmp_path / RECORD_FILE
     document = json.loads(path.read_text("utf-8"))
-    del document["record"]["rerun"]["suspect_k"]
+    document["version"] = version
+    del document["record"][part][field]
     path.write_text(json.dumps(document))
-    with pytest.raises(RecordError, match="suspect_k of RerunRecord is missing"):
+    with pytest.raises(RecordError, match=f"{field} of {kind} is missing"):
         load_run(tmp_path)

@@ -156,6 +156,7 @@ class Loaders:
         batch = original(iterator)
         if drawing.worker is None and drawing.indices:
             _, drawing.index = drawing.indices.popitem()
+        self._sink.drawn(drawing.loader, batch)
         if self._sink.active:
             start = time.perf_counter()
             with hidden_from_modes(), torch.no_grad():

@@ -23,7 +23,7 @@ from nondet_probe.probe.recorder.sink import Sink
 from nondet_probe.probe.recorder.state import State, parameters_of
 from nondet_probe.records.trace import Site
 
-__all__ = ["Optimizers"]
+__all__ = ["Optimizers", "with_closure_told"]
 
 
 class Optimizers:
@@ -56,36 +56,20 @@ class Optimizers:
     def _before(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """args: begin with the optimizer itself. With a closure, gradients are there after it ran
-        for the first time, so it is exchanged for one that tells when."""
         if torch.compiler.is_compiling() or not self._sink.sees():
             return None
         number = self._state.number_of(optimizer)
         start = time.perf_counter()
         self._state.settings(number, optimizer)
         self._sink.seconds += time.perf_counter() - start
-        if len(args) > 1 and args[1] is not None:
-            return (args[0], self._telling(number, optimizer, args[1]), *args[2:]), kwargs
-        if kwargs.get("closure") is not None:
-            closure = self._telling(number, optimizer, kwargs["closure"])
-            return args, {**kwargs, "closure": closure}
-        self._gradients(number, optimizer)
-        return None
+        told = with_closure_told(args, kwargs, lambda: self._evaluated(number, optimizer))
+        if told is None:
+            self._gradients(number, optimizer)
+        return told
 
-    def _telling(
-        self, number: int, optimizer: Optimizer, closure: Callable[[], Any]
-    ) -> Callable[[], Any]:
-        told = False
-
-        def evaluated() -> Any:
-            nonlocal told
-            loss = closure()
-            if not told and self._sink.sees():
-                told = True
-                self._gradients(number, optimizer)
-            return loss
-
-        return evaluated
+    def _evaluated(self, number: int, optimizer: Optimizer) -> None:
+        if self._sink.sees():
+            self._gradients(number, optimizer)
 
     def _after(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if torch.compiler.is_compiling() or not self._sink.owns_thread():
@@ -115,6 +99,30 @@ class Optimizers:
                 value=_norm(gradients),
             )
         self._sink.seconds += time.perf_counter() - start
+
+
+def with_closure_told(
+    args: tuple[Any, ...], kwargs: dict[str, Any], told: Callable[[], None]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    """The arguments of an optimizer's step, args beginning with the optimizer, with the closure
+    exchanged for one after whose first run `told` is called: gradients are there only then. None
+    where there is no closure."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+    if closure is None:
+        return None
+    ran = False
+
+    def evaluated() -> Any:
+        nonlocal ran
+        loss = closure()
+        if not ran:
+            ran = True
+            told()
+        return loss
+
+    if len(args) > 1:
+        return (args[0], evaluated, *args[2:]), kwargs
+    return args, {**kwargs, "closure": evaluated}
 
 
 def _norm(gradients: list[Tensor]) -> float | Tensor | None:

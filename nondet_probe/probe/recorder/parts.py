@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
+from nondet_probe.probe.inject.injector import Injector
 from nondet_probe.probe.names import Names
 from nondet_probe.probe.recorder.generators import Generators
 from nondet_probe.probe.recorder.inspection import Inspector
@@ -16,6 +17,7 @@ from nondet_probe.probe.recorder.modules import Modules
 from nondet_probe.probe.recorder.ops import Ops
 from nondet_probe.probe.recorder.optimizers import Optimizers
 from nondet_probe.probe.recorder.sink import Part, Sink
+from nondet_probe.probe.recorder.sketches import Sketches
 from nondet_probe.probe.recorder.state import State
 from nondet_probe.probe.recorder.switches import Switches
 from nondet_probe.probe.recorder.threads import Threads
@@ -38,9 +40,13 @@ def parts_of(
     model: nn.Module | None = None,
     optimizer: Optimizer | None = None,
     inspection: Inspector | None = None,
+    injector: Injector | None = None,
+    *,
+    sketch: bool = False,
 ) -> Parts:
     """What the sink's level asks for. model, optimizer: as `record` takes them; inspection: is
-    told of every op call.
+    told of every op call; injector: comes first, so that all others find its change; sketch:
+    whether the parameters are sketched.
 
     What is noted at a step's start comes in this order; the dispatch mode is entered last, so that
     it does not see the others being entered.
@@ -60,6 +66,10 @@ def parts_of(
         losses,
         optimizers,
     ]
+    if sketch:
+        every.append(Sketches(sink, state))
     if sink.records("op"):
         every.append(Ops(sink, names, inspection))
+    if injector is not None:
+        every.insert(0, injector)
     return Parts(every, generators, losses, optimizers)

@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader
 from nondet_probe.bits import DIGEST_FORMAT
 from nondet_probe.env.world import snapshot
 from nondet_probe.errors import DifferenceError, UsageError, unknown_name
+from nondet_probe.probe.inject.injector import Injector
+from nondet_probe.probe.inject.rehearse import check_fault
 from nondet_probe.probe.recorder.along import Along
 from nondet_probe.probe.recorder.costs import expected_cost
 from nondet_probe.probe.recorder.inspection import Inspector
@@ -33,6 +35,7 @@ from nondet_probe.probe.recorder.live import (
 from nondet_probe.probe.recorder.parts import parts_of
 from nondet_probe.probe.recorder.sink import Schedule, Sink
 from nondet_probe.records.difference import TraceDifference
+from nondet_probe.records.fault import Fault, Injection
 from nondet_probe.records.trace import LEVELS, TraceCost, TraceMeta
 from nondet_probe.records.trace_reader import Trace, open_trace
 from nondet_probe.records.trace_writer import TraceWriter
@@ -69,6 +72,8 @@ class Recording:
         inspection: Inspector | None = None,
         against: Trace | None = None,
         stopping: Callable[[], None] | None = None,
+        sketch: bool = False,
+        inject: Fault | None = None,
     ) -> None:
         _check(level, model, optimizer, schedule, names)
         self.out = out
@@ -82,8 +87,11 @@ class Recording:
         self._command = list(command) if command is not None else None
         self._steps = steps
         self._inspection = inspection
+        self._fault = inject
+        self._injector: Injector | None = None
         self._against = against
         self._stopping = stopping
+        self._sketch = sketch
         self._live: Live | None = None
         self._entered = False
         self._inside = False
@@ -95,6 +103,8 @@ class Recording:
                 "this recording was entered before, and a trace is written once: call record() "
                 "again, with another folder"
             )
+        if self._fault is not None:
+            check_fault(self._fault, self._model, self._optimizer)
         writer = TraceWriter(self.out, self._meta())
         self._entered = True
         self.meta = writer.meta
@@ -107,8 +117,16 @@ class Recording:
                     f"batches of {type(self._loader).__name__} are not seen, only those of "
                     "torch.utils.data.DataLoader"
                 )
+            if self._fault is not None:
+                given = self._model, self._optimizer
+                self._injector = Injector(self.sink, self._fault, *given)
             self._parts = parts_of(
-                self.sink, self._model, self._optimizer, self._live or self._inspection
+                self.sink,
+                self._model,
+                self._optimizer,
+                self._live or self._inspection,
+                self._injector,
+                sketch=self._sketch,
             )
             for part in self._parts.every:
                 parts.enter_context(part)
@@ -132,9 +150,14 @@ class Recording:
         else:
             self.meta.status = "failed"
             self.meta.failure = f"{kind.__name__}: {error}".removesuffix(": ")
+        missed = self.missed()
+        if missed is not None and self.meta.status == "complete":
+            self.meta.status, self.meta.failure = "failed", missed
         self._entered_parts.close()
         if kind is None and self.sink.failure is not None:
             raise self.sink.failure
+        if kind is None and missed is not None:
+            raise UsageError(missed)
         if self._live is not None and self._stopping is None and self.sink.failure is None:
             self.difference = self.difference or self._compared()
             if kind is None and not self.difference.equal:
@@ -144,6 +167,16 @@ class Recording:
     def outcome(self) -> Outcome:
         """Of the comparison, as far as it has come."""
         return self._live.outcome if self._live is not None else Outcome()
+
+    def missed(self) -> str | None:
+        """Why the fault that was asked for was not injected; None where it was, where none was, and
+        where the run was stopped for a difference."""
+        stopped = self.meta.status == "stopped"
+        return None if self._injector is None or stopped else self._injector.missed()
+
+    def refused(self, error: BaseException) -> bool:
+        """Whether the program was ended by this error because the fault cannot be injected."""
+        return self._injector is not None and error is self._injector.refusal
 
     def step(self, loss: Any = None) -> None:
         """The step that runs is over. For training without an optimizer of `torch.optim`: what such
@@ -199,6 +232,7 @@ class Recording:
             rank=rank,
             world=world,
             cost=TraceCost(expected_cost(self._level, self._inputs)),
+            injected=None if self._fault is None else Injection(self._fault),
         )
 
 
@@ -212,7 +246,9 @@ def record(
     schedule: Schedule | None = None,
     names: str | None = None,
     outputs_only: bool = False,
+    inject: Fault | None = None,
     against: str | Path | None = None,
+    sketch: bool = False,
 ) -> Recording:
     """Record the training in a `with` block: digests, in order, into the new folder `out`.
 
@@ -231,10 +267,13 @@ def record(
     outputs_only: at level op, do not digest the tensors that ops are given. against: the folder of
     a trace, recorded at the same level, that this one is compared with as it is made: at the first
     difference DifferenceError is raised, and what there is to know of it is its `difference`.
+    sketch: also keep a sketch of all parameters a step, 32 KB each, from which `nondet-probe drift`
+    tells the distance between runs.
+    inject: a fault that is injected meanwhile, as `nondet_probe.inject` does.
 
-    Raises UsageError for arguments that cannot be, and for a folder that is there already. A trace
-    that cannot be written any more (a full disk) ends the recording, not the training; leaving the
-    block then raises RecordError.
+    Raises UsageError for arguments that cannot be, for a folder that is there already, and where
+    the fault could not be injected. A trace that cannot be written any more (a full disk) ends the
+    recording, not the training; leaving the block then raises RecordError.
     """
     _check(level, model, optimizer, schedule, names)
     reference = None
@@ -252,7 +291,9 @@ def record(
         schedule=schedule,
         names=names,
         outputs_only=outputs_only,
+        inject=inject,
         against=reference,
+        sketch=sketch,
     )
 
 

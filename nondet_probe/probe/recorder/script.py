@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,6 +27,7 @@ from nondet_probe.env.awaited import when_imported
 if TYPE_CHECKING:
     from nondet_probe.probe.recorder.control import Control
     from nondet_probe.probe.recorder.recording import Recording
+    from nondet_probe.records.fault import Fault
 
 __all__ = ["OUTCOME_FILE", "relaunch", "words_of"]
 
@@ -35,6 +37,8 @@ OUTCOME_FILE = "against.json"
 # Between the interpreter and the first line of the script.
 _OURS = (__file__, env_script.__file__)
 _RUNPY = "<frozen runpy>"
+# The exit code of what cannot be done as it was asked for.
+_NOT_INJECTED = 2
 
 
 def relaunch(target: Sequence[str], out: Path, **options: Any) -> NoReturn:
@@ -59,12 +63,15 @@ def words_of(
     names: str | None,
     steps: tuple[int, int] | None,
     against: Path | None = None,
+    sketch: bool = False,
+    inject: Fault | None = None,
 ) -> list[str]:
     """The command that is `python target...`, recorded.
 
     target: a script, or with `module` a module's name, and its arguments. against: a trace; at the
     first difference from it the script is stopped, with exit code 0, and how it went is in
-    OUTCOME_FILE.
+    OUTCOME_FILE. sketch: as of `record`. inject: a fault; where it cannot be injected the script is
+    ended, and an exit code of 0 becomes 2.
     """
     options = {
         "out": str(out.absolute()),
@@ -73,13 +80,16 @@ def words_of(
         "outputs_only": outputs_only,
         "names": names,
         "steps": steps,
+        "inject": asdict(inject) if inject is not None else None,
         "against": str(against.absolute()) if against is not None else None,
+        "sketch": sketch,
     }
     return [sys.executable, "-m", __name__, json.dumps(options), *target]
 
 
 class _Run:
-    """One script and its recording, which begins with torch and ends with the script."""
+    """One script and its recording, which begins with torch and ends with the script. left: the
+    exit code, where it is not the script's own."""
 
     def __init__(self, options: dict[str, Any], target: list[str]) -> None:
         self._options = options
@@ -88,6 +98,7 @@ class _Run:
         self._recording: Recording | None = None
         self._control: Control | None = None
         self._ended = False
+        self.left: int | None = None
         self.stopped = False
 
     def begin(self) -> None:
@@ -95,6 +106,7 @@ class _Run:
         from nondet_probe.probe.recorder.control import Control
         from nondet_probe.probe.recorder.live import open_reference
         from nondet_probe.probe.recorder.recording import Recording
+        from nondet_probe.records.fault import Fault
 
         given = self._options
         out = Path(given["out"])
@@ -116,12 +128,17 @@ class _Run:
                 steps=steps,
                 against=against,
                 stopping=_stop,
+                sketch=given["sketch"],
+                inject=Fault(**given["inject"]) if given["inject"] is not None else None,
             )
             recording.__enter__()
         except NondetProbeError as error:
             # The script is not to blame, and would not know what to do with it.
             self._ended = True
             _tell(f"nothing is recorded: {error}")
+            if given["inject"] is not None:
+                # It is not the run that was asked for.
+                sys.exit(_NOT_INJECTED)
             return
         self._recording = recording
 
@@ -137,6 +154,10 @@ class _Run:
             self._close(error, code)
         except Exception as trouble:
             _tell(f"the recording could not be finished: {type(trouble).__name__}: {trouble}")
+
+    def is_refusal(self, error: BaseException | None) -> bool:
+        """Whether the script was ended by this because the fault cannot be injected."""
+        return error is not None and self._recording is not None and self._recording.refused(error)
 
     def stopped_by(self, error: BaseException) -> bool:
         """Whether this is how the recording stops the script."""
@@ -165,10 +186,18 @@ class _Run:
             sink.caveat(sentence)
         meta.exit_code = None if self.stopped else code
         kind = None if error is None else type(error)
+        missed = recording.missed()
+        if missed is not None:
+            _tell(missed)
+            if code == 0 or self.is_refusal(error):
+                self.left = meta.exit_code = _NOT_INJECTED
+                kind = SystemExit  # beside which nothing is raised
         recording.__exit__(kind, error, None)
         if self._options["against"] is not None:
             text = json.dumps(encode(recording.outcome)) + "\n"
             (recording.out / OUTCOME_FILE).write_text(text, encoding="utf-8")
+        if meta.injected is not None and meta.injected.change is not None:
+            _tell(str(meta.injected))
         _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
 
 
@@ -237,7 +266,7 @@ def _main() -> None:
 
     def leave_at_once(status: int) -> NoReturn:
         run.end(None, status & 0xFF)
-        leave(status)
+        leave(status if run.left is None else run.left)
 
     os._exit = leave_at_once
     when_imported("torch", run.begin)
@@ -248,13 +277,16 @@ def _main() -> None:
         if run.stopped_by(error):
             return
         ended = error
-        _hide_our_frames(error)
-        # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
-        raise
+        if not run.is_refusal(error):
+            _hide_our_frames(error)
+            # Python does the rest: the traceback, the code, threads, atexit, the signal of Ctrl-C.
+            raise
     finally:
         os._exit = leave
         run.end(ended, _exit_code(ended))
         del ended
+        if run.left is not None:
+            sys.exit(run.left)
         if run.stopped:
             _leave()
 

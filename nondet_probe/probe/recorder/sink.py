@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import torch
 from nondet_probe.env.torch_private import has_compiled_code, hidden_from_modes
 from nondet_probe.errors import RecordError
 from nondet_probe.probe.recorder.pending import Pending, settled
+from nondet_probe.records.fault import Injection
 from nondet_probe.records.trace import LEVELS, SETUP, Site, TraceMeta, Words
 
 __all__ = ["Part", "Schedule", "Sink", "Writer"]
@@ -49,6 +50,9 @@ class Writer(Protocol):
         outputs: Words | None,
         value: float | None = None,
     ) -> int: ...
+    def sketch(
+        self, step: int, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes
+    ) -> None: ...
     def flush(self) -> None: ...
     def update(self) -> None: ...
 
@@ -78,6 +82,8 @@ class Sink:
         self._thread = threading.get_ident()
         self._starts: list[Callable[[], None]] = []
         self._ends: list[Callable[[], None]] = []
+        self._every: list[Callable[[], None]] = []
+        self._batches: list[Callable[[str, Any], None]] = []
         self._in_setup: list[Callable[[], None]] = []
         self._looking = False
         self._turns: list[Callable[[bool], None]] = []
@@ -149,6 +155,11 @@ class Sink:
         else:
             self._pending.append((self.step, number, inputs, outputs, value))
 
+    def sketch(self, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes) -> None:
+        """The sketch of the step that runs, as `TraceWriter.sketch` takes it."""
+        if self.sees():
+            self._writer.sketch(self.step, form, shapes, buckets)
+
     def not_covered(self, reason: str, times: int = 1) -> None:
         """Something could not be seen."""
         if self.active:
@@ -176,6 +187,24 @@ class Sink:
     def at_step_end(self, call: Callable[[], None]) -> None:
         """`call` at the end of every step that is recorded."""
         self._ends.append(call)
+
+    def at_every_step(self, call: Callable[[], None]) -> None:
+        """`call` where a step begins, recorded or not, before anything of it is looked at."""
+        self._every.append(call)
+
+    def at_batch(self, call: Callable[[str, Any], None]) -> None:
+        """`call` with the loader's name and the batch for each one drawn, before it is recorded."""
+        self._batches.append(call)
+
+    def drawn(self, loader: str, batch: Any) -> None:
+        """A loader handed out a batch."""
+        for call in self._batches:
+            call(loader, batch)
+
+    def injected(self, injection: Injection) -> None:
+        """Something of the training was changed on purpose."""
+        self._writer.meta.injected = injection
+        self.caveat(str(injection))
 
     def when_written(self, call: Callable[[int], None]) -> None:
         """`call` with the number of each recorded step once that is written; it may `stop`."""
@@ -244,6 +273,8 @@ class Sink:
         self.step = step
         if self._switched_off:
             return
+        for call in self._every:
+            call()
         before = self.active
         self.active = self._schedule is None or self._schedule(step) in _RECORDED
         if self.active is not before:

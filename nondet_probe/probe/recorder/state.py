@@ -48,6 +48,24 @@ class State:
         self._optimizers.append(weakref.ref(optimizer))
         return len(self._optimizers) - 1
 
+    def parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, parameter) of all known models, and of optimizers what belongs to none; each
+        once."""
+        told: set[int] = set()
+        for _, root in self._names.roots():
+            for site, tensor in self._of_model(root, "state", None):
+                if site.kind == "parameter" and id(tensor) not in told:
+                    told.add(id(tensor))
+                    yield site.name, tensor
+        for number, known in enumerate(self._optimizers):
+            optimizer = known()
+            for parameter, _, name in (
+                parameters_of(number, optimizer, self._names) if optimizer is not None else ()
+            ):
+                if id(parameter) not in told and self._sink.wants(name):
+                    told.add(id(parameter))
+                    yield name, parameter
+
     def found(self, root: nn.Module) -> None:
         """The forward of a model begins: the first one in a step shows what the model is."""
         if id(root) not in self._begun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from nondet_probe.records.trace import Site, TraceMeta, TraceRecord, Words
 
 
 class Memory:
-    """The records of one run, without a file."""
+    """The records of one run, without a file. sketches: (step, shapes by name)."""
 
     def __init__(self, directory: Path, meta: TraceMeta) -> None:
         self.meta = meta
         self.records: list[TraceRecord] = []
+        self.sketches: list[tuple[int, dict[str, Sequence[int]]]] = []
         self._sites: list[Site] = []
         self.flushed = 0
         self.closed = False
@@ -35,6 +36,11 @@ class Memory:
         number = len(self.records)
         self.records.append(TraceRecord(number, step, self._sites[site], inputs, outputs, value))
         return number
+
+    def sketch(
+        self, step: int, form: str, shapes: Mapping[str, Sequence[int]], buckets: bytes
+    ) -> None:
+        self.sketches.append((step, dict(shapes)))
 
     def flush(self) -> None:
         self.flushed = len(self.records)
