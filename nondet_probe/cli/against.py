@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +24,11 @@ from nondet_probe.records.codec import decode
 from nondet_probe.records.trace_reader import Trace, open_trace
 
 __all__ = ["record_against"]
+
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_PATIENCE = 1.0
+"""Seconds until a signal is passed on to a script that goes on."""
 
 
 def record_against(
@@ -53,20 +61,51 @@ def record_against(
 
 
 def _run(words: list[str], stdout: int | None) -> int:
-    """Its exit code. Ctrl-C reaches the script by itself, and SIGTERM through us."""
-    sys.stdout.flush()
-    process = subprocess.Popen(words, stdout=stdout)
-    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-    try:
-        while True:
-            try:
-                code = process.wait()
-                break
-            except KeyboardInterrupt:
-                continue  # the trace is closed first
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    """Its exit code. What asks this process to end does not end it, but the script."""
+    with _signals_go_to(lambda number: process.send_signal(number)):
+        # In this process's group: it may read from the terminal.
+        process = subprocess.Popen(words, stdout=stdout)
+        code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _signals_go_to(send: Callable[[int], None]) -> Iterator[None]:
+    """Inside the block a signal of _ENDINGS is passed on, once, unless it is ignored already.
+
+    It may have gone to the whole group, so that the script has it too: that of a terminal always
+    does, and after any other the script is given time, for a second one may have another meaning.
+    """
+    timers: list[threading.Timer] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and _in_foreground():
+            return
+        timers.append(threading.Timer(_PATIENCE, send, [number]))
+        timers[-1].start()
+
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    # What is ignored, under nohup for one, is so in the script, which inherits that.
+    before = {number: of for number, of in before.items() if of is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, pass_on)
+    try:
+        yield
+    finally:
+        for number, of in before.items():
+            signal.signal(number, of)
+        for timer in timers:
+            timer.cancel()
+            timer.join()
+
+
+def _in_foreground() -> bool:
+    """Whether a terminal tells this process's group of Ctrl-C."""
+    try:
+        with Path("/dev/tty").open("rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:  # it has none
+        return False
 
 
 def _outcome(file: Path) -> Outcome:

@@ -125,7 +125,7 @@ def _of_traces(a: Path, b: Path, again: bool) -> Told:
 
 def told_of(found: TraceDifference) -> Told:
     """What is said of two traces."""
-    compared = found.compared or unaligned(found)
+    compared = (found.compared or unaligned(found)) and not found.unfinished
     code = exit_codes.CLEAN if found.equal else exit_codes.FOUND
     return Told(
         difference_verdict(found),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nondet_probe.errors import UsageError
+from nondet_probe.errors import UsageError, near_matches
 
 __all__ = ["check_script", "run_script"]
 
@@ -17,8 +17,11 @@ def check_script(target: Sequence[str], *, module: bool) -> None:
     """UsageError unless `target` names a script (or, with `module`, anything) that could be run."""
     if not target:
         raise UsageError("no script was given: nondet-probe COMMAND -- script.py [arguments]")
-    if not module and not Path(target[0]).is_file():
-        raise UsageError(f"no such script: {target[0]}")
+    script = Path(target[0])
+    if not module and not script.is_file():
+        near = near_matches(script.name, [file.name for file in script.parent.glob("*.py")])
+        named = " or ".join(str(script.parent / name) for name in near)
+        raise UsageError(f"no such script: {script}{f'; did you mean {named}?' if near else ''}")
 
 
 def run_script(target: Sequence[str], *, module: bool) -> None:

@@ -71,7 +71,8 @@ class StepCount:
 class TraceDifference:
     """What `diff` says of two traces.
 
-    equal: no record differs and all were aligned. kind: of the first difference: "environment",
+    equal: no record differs and all were aligned. unfinished: so it is as far as run b came, which
+    broke off before its end; then `equal` is False. kind: of the first difference: "environment",
     "rng", "batch", "input" (the arguments or tensors differ without a record that explains it),
     "op", "optimizer", "buffer", "order" (records of one side that the other has not, or elsewhere).
     step, phase, op (name of the site), module, file, line, rank: where. roots: in order, the first
@@ -111,3 +112,4 @@ class TraceDifference:
     steps: list[StepCount] = field(default_factory=list)
     meta_a: TraceMeta | None = None
     meta_b: TraceMeta | None = None
+    unfinished: bool = False

@@ -51,6 +51,8 @@ def render_difference(difference: TraceDifference) -> str:
         outcome, name = "clean", "Equal"
     if not difference.compared and not unaligned(difference):
         outcome, name = "unknown", "No verdict"
+    elif difference.unfinished:
+        outcome, name = "unknown", "Not finished"
     picture = strip(difference.steps, "strip")
     return render_findings(
         command="diff",
@@ -111,7 +113,7 @@ def _figures(difference: TraceDifference) -> list[KeyFigure]:
     compared = KeyFigure(
         "Compared", count(difference.compared), "pairs of records, by their digests"
     )
-    if difference.equal:
+    if difference.equal or difference.unfinished:
         return [compared]
     differing = root_count(difference) + difference.propagated
     figures = []

@@ -38,7 +38,7 @@ def difference_verdict(difference: TraceDifference) -> str:
     from it, and the cause as far as it was found."""
     if not difference.compared and not unaligned(difference):
         return "No verdict: neither run holds a record that could be compared."
-    if difference.equal:
+    if difference.equal or difference.unfinished:
         return _equal(difference)
     sentences = [f"{_where(difference)}: {_what(difference)}{_after(difference)}"]
     if _by_environment(difference):
@@ -47,7 +47,11 @@ def difference_verdict(difference: TraceDifference) -> str:
 
 
 def _equal(difference: TraceDifference) -> str:
-    text = f"Equal: all {plural(difference.compared, 'pair')} of records have the same bits"
+    text = f"all {plural(difference.compared, 'pair')} of records have the same bits"
+    if difference.unfinished:
+        text = f"Not finished: {text} so far, but run b broke off before its end"
+    else:
+        text = f"Equal: {text}"
     caveats = []
     seen = (("a", difference.coverage_a), ("b", difference.coverage_b))
     missed = [(run, sum(found.not_covered.values())) for run, found in seen]

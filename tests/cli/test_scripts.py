@@ -200,7 +200,9 @@ def test_a_script_that_ends_its_process_at_once(call: Call, train: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--", "trane.py"], "no such script: trane.py"),
+        (["--", "trane.py"], "no such script: trane.py; did you mean train.py"),
+        (["--", "examples/train_byte.py"], "; did you mean examples/train_bytes.py?\n"),
+        (["--", "elsewhere/train.py"], "no such script: elsewhere/train.py\n"),
         (["--seed", "3", "--", "train.py"], "--seed is for workloads"),
         (["--", "work.py:plain", "--lr"], "a workload takes no arguments"),
         (["--memory", "0", "--", "train.py"], "--memory 0: at least 1 MiB"),
@@ -209,6 +211,8 @@ def test_a_script_that_ends_its_process_at_once(call: Call, train: Path) -> None
     ],
 )
 def test_bad_requests(call: Call, user: Path, arguments: list[str], message: str) -> None:
+    (user / "examples").mkdir()
+    (user / "examples" / "train_bytes.py").touch()
     done = call("rerun", *arguments)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -224,6 +224,7 @@ ORDER = difference(
     alignment="by module path, op and occurrence, then by the longest common sequence",
 )
 NOTHING = difference(equal=True, compared=0, propagated=0, steps=[])
+UNFINISHED = difference(unfinished=True, propagated=0, steps=EQUAL.steps)
 BARE = TraceDifference(False, "a", "b", 3, "by place")
 NOT_COVERED = difference(
     equal=True,

@@ -48,6 +48,7 @@ def test_badge(pages):
         ("equal", 'class="verdict clean">\n<p class="badge">Equal'),
         ("digests", 'class="verdict nondeterministic">\n<p class="badge">Different'),
         ("nothing", 'class="verdict unknown">\n<p class="badge">No verdict'),
+        ("unfinished", 'class="verdict unknown">\n<p class="badge">Not finished'),
     ):
         assert words in pages[case]
 

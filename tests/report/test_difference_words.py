@@ -121,6 +121,10 @@ EXPECTED = {
         "that both have is equal."
     ),
     "nothing": "No verdict: neither run holds a record that could be compared.",
+    "unfinished": (
+        "Not finished: all 12\u202f345 pairs of records have the same bits so far, but run b broke "
+        "off before its end."
+    ),
     "bare": "Somewhere: a record differs.",
     "not_covered": (
         "Equal: all 12\u202f345 pairs of records have the same bits; 3 calls of run b could not be "

@@ -144,12 +144,15 @@ def open_reference(path: Path, *, level: str, inputs: bool, rank: int = 0, world
 
 def compared(reference: Trace, run: Trace, outcome: Outcome) -> TraceDifference:
     """What `diff` says of both, and of the call that was looked at. What either has after the
-    other one's end is left out, unless the run came to its end before the reference did."""
+    other one's end is left out, unless the run came to its end before the reference did. A run that
+    broke off is not called equal."""
     ends = [int(of.arrays.step.max()) if len(of) else None for of in (reference, run)]
     until = outcome.until
     if until is None and (run.meta.status != "complete" or run.meta.exit_code):
         until = ends[1]
     found = diff_traces(reference, run, (ends[0], until))
+    if found.equal and until is not None:
+        found.equal, found.unfinished = False, True
     root = found.roots[0] if found.roots else None
     cause = outcome.cause
     if cause is not None and cause.kept is not None:
