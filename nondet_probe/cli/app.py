@@ -183,6 +183,13 @@ def twin(
         typer.Option(help="Flat index of the element; default: drawn with the seed."),
     ] = None,
     bit: Annotated[int, typer.Option(help="Bit to flip, 0 the least significant.")] = 0,
+    under_reproducible: Annotated[
+        bool,
+        typer.Option(
+            "--reproducible",
+            help="All copies inside nondet_probe.reproducible, for a run that does not repeat.",
+        ),
+    ] = False,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
@@ -191,6 +198,7 @@ def twin(
     session = _session("twin", target, seed, threads, out, as_json)
 
     def body() -> None:
+        from nondet_probe.mitigate.reproducible import reproducible
         from nondet_probe.probe.twin import twin as run
 
         with session.part("twin"):
@@ -201,6 +209,7 @@ def twin(
                 name=param,
                 index=index,
                 bit=bit,
+                under=reproducible() if under_reproducible else "",
                 progress=session.progress,
             )
 

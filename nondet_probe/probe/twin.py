@@ -14,6 +14,7 @@ share in the process: a global counter, a cache, the clock.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def twin(
     name: str | None = None,
     index: int | None = None,
     bit: int = 0,
-    under: str = "",
+    under: str | AbstractContextManager[object] = "",
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TwinRecord:
     """Flip `bit` (0 the least significant) of one weight and follow what becomes of it.
@@ -51,7 +52,8 @@ def twin(
     name: the parameter; None takes the first floating-point one with two dimensions or more in the
     order of `model.named_parameters()`, or else the first floating-point one. index: flat,
     row-major; None draws one uniformly with a generator of its own, seeded with `seed`. under: the
-    name of a fix (`nondet_probe.probe.fixes`) that holds for all of it; "" for none. progress:
+    name of a fix (`nondet_probe.probe.fixes`) that holds for all of it, or a context, such as
+    `nondet_probe.reproducible()`, which the record calls by its `str`; "" for none. progress:
     called with (what, steps done, steps).
 
     The process's random streams are put back as they were. A control that leaves the run does not
@@ -63,13 +65,14 @@ def twin(
     """
     if steps < 1:
         raise UsageError(f"steps={steps}: a twin needs at least 1")
+    held = str(under)
     with preserved_rng(), under_fix(under):
         run = build(factory, seed)
         built = RngState.capture()
         chosen, place = _choose(run.model, seed, name, index)
         copies = Lockstep(run, build(factory, seed), build(factory, seed))
         change = _flip(copies.twin.model, chosen, place, bit)
-        record = _record(copies, change, under)
+        record = _record(copies, change, held)
         if copies.differs_step == BUILT:
             return record
         try:
@@ -78,11 +81,11 @@ def twin(
             for step in range(steps):
                 copies.step(step, batches)
                 if progress is not None:
-                    progress(f"twin under {under}" if under else "twin", step + 1, steps)
-            record = _record(copies, change, under)
+                    progress(f"twin under {held}" if held else "twin", step + 1, steps)
+            record = _record(copies, change, held)
             _evaluate(record, copies, steps)
         except RunFailedError as error:
-            error.partial = record if record.steps else _record(copies, change, under)
+            error.partial = record if record.steps else _record(copies, change, held)
             raise
     return record
 
