@@ -37,6 +37,7 @@ from nondet_probe.cli.options import (
     Target,
     Targets,
     Threads,
+    UnderReproducible,
     Variables,
 )
 
@@ -183,13 +184,7 @@ def twin(
         typer.Option(help="Flat index of the element; default: drawn with the seed."),
     ] = None,
     bit: Annotated[int, typer.Option(help="Bit to flip, 0 the least significant.")] = 0,
-    under_reproducible: Annotated[
-        bool,
-        typer.Option(
-            "--reproducible",
-            help="All copies inside nondet_probe.reproducible, for a run that does not repeat.",
-        ),
-    ] = False,
+    under_reproducible: UnderReproducible = False,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,

@@ -34,6 +34,7 @@ __all__ = [
     "Target",
     "Targets",
     "Threads",
+    "UnderReproducible",
     "Variables",
 ]
 
@@ -117,6 +118,13 @@ Variables = Annotated[
         metavar="NAME=VALUE",
         help="Set this environment variable for the second run of each pair; repeatable.",
         show_default=False,
+    ),
+]
+UnderReproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible",
+        help="All copies inside nondet_probe.reproducible, for a run that does not repeat.",
     ),
 ]
 RecordOut = Annotated[

@@ -43,8 +43,8 @@ def test_the_verdict_names_the_way_out_and_what_it_ran_under() -> None:
     record.control_differs_name = "table"
     found = RunRecord("twin", "mine", seed=0, created="", environment={}, twin=record)
     assert verdict(found).endswith(
-        "left the run's bits at step 1 (first in table); `nondet-probe rerun` looks for the op, and "
-        "`nondet-probe twin --reproducible` follows the bit alone."
+        "left the run's bits at step 1 (first in table); `nondet-probe rerun` looks for the op, "
+        "and `nondet-probe twin --reproducible` follows the bit alone."
     )
     record.under = "reproducible('launch_invariant')"
     assert verdict(found).startswith(
