@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _TARGET_HELP = (
-    "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
+    "A built-in workload (digits-cnn, digits-mlp, snippets-hashed), package.module:function, or "
     "path/to/file.py:function, where the function takes a seed and returns a Workload."
 )
 _SIDE_HELP = (
