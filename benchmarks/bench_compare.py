@@ -3,13 +3,17 @@
 python -m pytest benchmarks/bench_compare.py --benchmark-enable
 
 Limit: both tensors must be read once, so no comparison takes less than `read_stream` over them.
-Eight pairs of fp32 elements are 64 bytes: 2.1 ns at the 30 GB/s that one thread has for itself, 4.3
-ns at 15 GB/s each for two. Prediction, of the instructions alone: where bits are equal, eight pairs
-need four multiplications and some ten other vector instructions, which hide behind the memory (0.8
-of the stream and more). Where all differ they need some 40, a third of them for the histogram: 3 ns
-where 512-bit instructions go by halves, at 3.5 GHz. So two threads keep up with the memory (0.8)
-and one thread alone comes near (0.7). The 16-bit dtypes bring half of the bytes for the same
-instructions, and half of that share.
+Eight pairs of fp32 elements are 64 bytes: 1.9 ns at the 33 GB/s that one thread has for itself, 4.3
+ns at 15 GB/s each for two. Of the instructions alone, where 512-bit ones go by halves:
+
+    equal bits   looked at twice, 2 loads and an xor each; a conversion, 3 fused multiplications
+    different    places 4, distance 3, largest 1, highest bit 2, counted 4, of 256 bits; 2
+                 conversions, 4 multiplications and 2 additions of 512: some 32 for 4 units
+
+So equal bits take 4 cycles, the latency of a sum that eight lanes share, and should hide behind the
+memory (0.8); different ones take 8 or 9, 2.4 ns at 3.6 GHz, which is 0.8 at the very best and less
+wherever memory is waited for (0.6). Two threads share the memory and come nearer. The 16-bit
+dtypes bring half of the bytes for the same instructions, and half of that share.
 """
 
 from __future__ import annotations

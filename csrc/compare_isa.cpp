@@ -6,6 +6,9 @@
 #include "simd.hpp"
 
 #pragma GCC diagnostic ignored "-Wpsabi"  // the vectors never cross a call that is not inlined
+#if NDP_VECTOR_BYTES == 64
+#pragma GCC target("avx512cd")  // leading zeros; isa.cpp asks for it with the others
+#endif
 
 namespace ndp::NDP_ISA {
 
@@ -58,10 +61,23 @@ struct Widths {
   // Returns the sum's digit, leaves the carry.
   static inline __attribute__((always_inline)) Unsigned carry(Unsigned& sum, const Unsigned& a,
                                                               const Unsigned& b) {
+#if NDP_VECTOR_BYTES == 64
+    // One instruction each: the majority of three bits, and their parity.
+    if constexpr (sizeof(Unsigned) == 64) {
+      const __m512i x = (__m512i)sum, y = (__m512i)a, z = (__m512i)b;
+      sum = (Unsigned)_mm512_ternarylogic_epi64(x, y, z, 0x96);
+      return (Unsigned)_mm512_ternarylogic_epi64(x, y, z, 0xe8);
+    } else {
+      const __m256i x = (__m256i)sum, y = (__m256i)a, z = (__m256i)b;
+      sum = (Unsigned)_mm256_ternarylogic_epi64(x, y, z, 0x96);
+      return (Unsigned)_mm256_ternarylogic_epi64(x, y, z, 0xe8);
+    }
+#else
     const Unsigned either = sum ^ a;
     const Unsigned up = (sum & a) | (either & b);
     sum = either ^ b;
     return up;
+#endif
   }
 
   inline __attribute__((always_inline)) void add(Unsigned (&distances)[kBlock]) {
@@ -110,21 +126,15 @@ struct Sums {
   f64xn squares_other[kGroups]{};
   f64xn dot[kGroups]{};
 
-  // A vector of elements, of which those from `kept` on are padding; returns the ulp distances,
-  // where there are any.
-  inline __attribute__((always_inline)) typename Kind::Unsigned add(int group,
-                                                                    const unsigned char* a,
-                                                                    const unsigned char* b,
-                                                                    int kept) {
+  // Counts a vector of elements; returns the ulp distances, where there are any.
+  inline __attribute__((always_inline)) typename Kind::Unsigned count(const unsigned char* a,
+                                                                      const unsigned char* b) {
     const typename Kind::Signed bits_a = Kind::bits(a);
     const typename Kind::Signed bits_b = Kind::bits(b);
-    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
-    f64xn gap = value_a - value_b;
     typename Kind::Unsigned distance{};
     if constexpr (careful) {
       const typename Kind::Signed differs = bits_a != bits_b;
       different -= differs;
-      gap = (f64xn)((i64xn)gap & wide_mask(differs));
       if constexpr (Kind::has_ulp) {
         const typename Kind::Signed nan = (Kind::nan(bits_a) | Kind::nan(bits_b)) & differs;
         distance = apart<Kind>(bits_a, bits_b) & (typename Kind::Unsigned)~nan;
@@ -139,24 +149,38 @@ struct Sums {
       if constexpr (Kind::size == 8)
         distance -= (typename Kind::Unsigned)(distance == static_cast<uint64_t>(kUlpMax));
     }
+    return distance;
+  }
+
+  // Adds the products of a vector of elements, of which those from `kept` on are padding.
+  inline __attribute__((always_inline)) void multiply(int group, const unsigned char* a,
+                                                      const unsigned char* b, int kept) {
+    const typename Kind::Signed bits_a = Kind::bits(a);
+    const typename Kind::Signed bits_b = Kind::bits(b);
+    f64xn value_a = Kind::value(bits_a), value_b = Kind::value(bits_b);
+    f64xn gap = value_a - value_b;
+    if constexpr (careful) gap = (f64xn)((i64xn)gap & wide_mask(bits_a != bits_b));
     if (kept < kLanes)
       for (int lane = kept < 0 ? 0 : kept; lane < kLanes; ++lane) value_a[lane] = value_b[lane] = 0.0;
     squares_difference[group] += gap * gap;
     add_product<Kind>(squares[group], value_a, value_a);
     add_product<Kind>(squares_other[group], value_b, value_b);
     add_product<Kind>(dot[group], value_a, value_b);
-    return distance;
   }
 
-  // Eight elements; their distances go to `distances`, which is kGroups long.
-  inline __attribute__((always_inline)) void eight(const unsigned char* a, const unsigned char* b,
-                                                   int kept, typename Kind::Unsigned* distances) {
-#pragma GCC unroll 4
-    for (int group = 0; group < kGroups; ++group) {
-      const int start = group * kLanes;
-      distances[group] =
-          add(group, a + start * Kind::size, b + start * Kind::size, kept - start);
-    }
+  // A block of which `kept` elements are kept, the others being padding. The whole numbers first,
+  // then the products: both at once need more registers than there are.
+  inline __attribute__((always_inline)) void block(const unsigned char* a, const unsigned char* b,
+                                                   int kept) {
+    constexpr int step = kLanes * Kind::size;
+    typename Kind::Unsigned distances[kBlock];
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; ++vector)
+      distances[vector] = count(a + vector * step, b + vector * step);
+    if constexpr (Kind::has_ulp) widths.add(distances);
+#pragma GCC unroll 16
+    for (int vector = 0; vector < kBlock; ++vector)
+      multiply(vector % kGroups, a + vector * step, b + vector * step, kept - vector * kLanes);
   }
 
   // A block that has the same bits in both: as long as a change is small, most have.
@@ -208,39 +232,35 @@ inline __attribute__((always_inline)) bool equal_block(const unsigned char* a,
 #pragma GCC unroll 16
   for (int i = 0; i < vectors; ++i)
     apart |= load<u64xn>(a + i * sizeof(u64xn)) ^ load<u64xn>(b + i * sizeof(u64xn));
+#if NDP_VECTOR_BYTES == 64
+  return _mm512_test_epi64_mask((__m512i)apart, (__m512i)apart) == 0;
+#elif NDP_VECTOR_BYTES == 32
+  return _mm256_testz_si256((__m256i)apart, (__m256i)apart) != 0;
+#else
   uint64_t any = 0;
   for (int lane = 0; lane < kLanes; ++lane) any |= apart[lane];
   return any == 0;
+#endif
 }
 
 template <class Kind, bool careful>
 Compared compare_once(const unsigned char* a, const unsigned char* b, int64_t elements) {
   constexpr int64_t block = kBlock * kLanes;
   Sums<Kind, careful> sums;
-  typename Kind::Unsigned distances[kBlock];
   const int64_t whole = elements / block * block;
   for (int64_t i = 0; i < whole; i += block) {
     if (equal_block<Kind>(a + i * Kind::size, b + i * Kind::size)) {
       sums.equal(a + i * Kind::size);
       continue;
     }
-#pragma GCC unroll 16
-    for (int vector = 0; vector < kBlock; vector += kGroups)
-      sums.eight(a + (i + vector * kLanes) * Kind::size, b + (i + vector * kLanes) * Kind::size, 8,
-                 distances + vector);
-    if constexpr (Kind::has_ulp) sums.widths.add(distances);
+    sums.block(a + i * Kind::size, b + i * Kind::size, block);
   }
   if (whole < elements) {
-    for (auto& distance : distances) distance ^= distance;
-    typename Kind::Unsigned* next = distances;
-    for (int64_t i = whole; i < elements; i += 8, next += kGroups) {
-      unsigned char last_a[64] = {}, last_b[64] = {};
-      const int64_t kept = elements - i < 8 ? elements - i : 8;
-      std::memcpy(last_a, a + i * Kind::size, kept * Kind::size);
-      std::memcpy(last_b, b + i * Kind::size, kept * Kind::size);
-      sums.eight(last_a, last_b, static_cast<int>(kept), next);
-    }
-    if constexpr (Kind::has_ulp) sums.widths.add(distances);
+    unsigned char last_a[block * Kind::size] = {}, last_b[block * Kind::size] = {};
+    const int64_t kept = elements - whole;
+    std::memcpy(last_a, a + whole * Kind::size, kept * Kind::size);
+    std::memcpy(last_b, b + whole * Kind::size, kept * Kind::size);
+    sums.block(last_a, last_b, static_cast<int>(kept));
   }
   Compared found;
   for (int lane = 0; lane < kLanes; ++lane) found.different += sums.different[lane];

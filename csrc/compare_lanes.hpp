@@ -54,16 +54,13 @@ inline i64xn wide_mask(i64xn v) { return v; }
 
 // All bits from the highest one that is set downwards; 0 of 0.
 #if NDP_VECTOR_BYTES == 64
-// That bit is the exponent of the number as a float. Without the bit below it, rounding cannot carry.
+// Of 0 all places are above, and a shift by as many leaves nothing.
 inline u32xn smeared(u32xn v) {
-  const __m256 rounded = _mm256_cvtepu32_ps((__m256i)(v & ~(v >> 1)));
-  const u32xn above = 158 - ((u32xn)rounded >> 23);
-  return (u32xn)_mm256_srlv_epi32(_mm256_set1_epi32(-1), (__m256i)above);
+  return (u32xn)_mm256_srlv_epi32(_mm256_set1_epi32(-1), _mm256_lzcnt_epi32((__m256i)v));
 }
 inline u64xn smeared(u64xn v) {
-  const __m512d rounded = _mm512_maskz_cvtepu64_pd(0xff, (__m512i)(v & ~(v >> 1)));
-  const u64xn above = 1086 - ((u64xn)rounded >> 52);
-  return (u64xn)_mm512_maskz_srlv_epi64(0xff, _mm512_set1_epi64(-1), (__m512i)above);
+  const __m512i above = _mm512_lzcnt_epi64((__m512i)v);
+  return (u64xn)_mm512_maskz_srlv_epi64(0xff, _mm512_set1_epi64(-1), above);
 }
 #else
 inline u32xn smeared(u32xn v) {

@@ -34,11 +34,12 @@ __all__ = [
     "Target",
     "Targets",
     "Threads",
+    "UnderReproducible",
     "Variables",
 ]
 
 _TARGET_HELP = (
-    "A built-in workload (digits-cnn, snippets-hashed), package.module:function, or "
+    "A built-in workload (digits-cnn, digits-mlp, snippets-hashed), package.module:function, or "
     "path/to/file.py:function, where the function takes a seed and returns a Workload."
 )
 _SIDE_HELP = (
@@ -117,6 +118,13 @@ Variables = Annotated[
         metavar="NAME=VALUE",
         help="Set this environment variable for the second run of each pair; repeatable.",
         show_default=False,
+    ),
+]
+UnderReproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible",
+        help="All copies inside nondet_probe.reproducible, for a run that does not repeat.",
     ),
 ]
 RecordOut = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nondet_probe.cli.options import Json, Out, Seed, Target, Threads
+from nondet_probe.cli.options import Json, Out, Seed, Target, Threads, UnderReproducible
 from nondet_probe.errors import UsageError
 
 __all__ = ["twin"]
@@ -44,6 +44,7 @@ def twin(
             show_default=False,
         ),
     ] = None,
+    under_reproducible: UnderReproducible = False,
     threads: Threads = None,
     out: Out = None,
     as_json: Json = False,
@@ -58,6 +59,7 @@ def twin(
     session = Session("twin", target, seed, threads, out, as_json)
 
     def body() -> None:
+        from nondet_probe.mitigate.reproducible import reproducible
         from nondet_probe.probe.twin import twin as run
 
         with session.part("twin"):
@@ -71,6 +73,7 @@ def twin(
                 twins=twins,
                 fault=fault,
                 at=when,
+                under=reproducible() if under_reproducible else "",
                 progress=session.progress,
             )
 

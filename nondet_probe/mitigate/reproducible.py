@@ -150,6 +150,10 @@ class reproducible(contextlib.ContextDecorator):  # noqa: N801  it is used as a 
         self._session: _Session | None = None
         self._others: set[str] = set()
 
+    def __repr__(self) -> str:
+        watch = ", watch=True" if self._key[1] else ""
+        return f"reproducible({str(self._key[0])!r}{watch})"
+
     def __enter__(self) -> reproducible:
         require_threads()
         me = threading.get_ident()

@@ -32,11 +32,13 @@ SWITCHES = {
 """Fixes for whole steps: name -> the line that applies it. The first is to be preferred."""
 
 
-def under_fix(name: str) -> AbstractContextManager[None]:
-    """A context under the switch `name` of SWITCHES; "" changes nothing.
+def under_fix(name: str | AbstractContextManager[object]) -> AbstractContextManager[object]:
+    """A context under the switch `name` of SWITCHES; "" changes nothing, a context is itself.
 
     Raises UnknownNameError for any other name.
     """
+    if not isinstance(name, str):
+        return name
     if name == "":
         return nullcontext()
     if name == "deterministic mode":

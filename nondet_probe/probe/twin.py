@@ -15,6 +15,7 @@ one step, and does not reach the batches.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from nondet_probe.env.rng import RngState, preserved_rng
@@ -41,7 +42,7 @@ def twin(
     name: str | None = None,
     index: int | None = None,
     bit: int = 0,
-    under: str = "",
+    under: str | AbstractContextManager[object] = "",
     twins: int = 1,
     fault: Fault | None = None,
     at: Sequence[int] | None = None,
@@ -52,7 +53,8 @@ def twin(
     name: the parameter; None takes the first floating-point one with two dimensions or more in the
     order of `model.named_parameters()`, or else the first floating-point one. index: flat,
     row-major; None draws one uniformly with a generator of its own, seeded with `seed`. under: the
-    name of a fix (`nondet_probe.probe.fixes`) that holds for all of it; "" for none. progress:
+    name of a fix (`nondet_probe.probe.fixes`) that holds for all of it, or a context, such as
+    `nondet_probe.reproducible()`, which the record calls by its `str`; "" for none. progress:
     called with (what, steps done, steps).
 
     twins: how many there are, each with another element, drawn without replacement; a model copy
@@ -76,6 +78,7 @@ def twin(
     if isinstance(twins, bool) or not isinstance(twins, int) or twins < 1:
         raise UsageError(f"twins={twins!r}: how many there are, a whole number from 1 up")
     when = _when(fault, at, steps, (name, index, bit))
+    held = str(under)
     with preserved_rng(), under_fix(under):
         run = build(factory, seed)
         built = RngState.capture()
@@ -104,13 +107,13 @@ def twin(
                 for step in range(steps):
                     copies.step(step, batches)
                     if progress is not None:
-                        progress(f"{what} under {under}" if under else what, step + 1, steps)
+                        progress(f"{what} under {held}" if held else what, step + 1, steps)
                 _evaluate(copies, steps)
                 ended = True
         except RunFailedError as error:
-            error.partial = _record(copies, planned, under, fault, at is not None, ended)
+            error.partial = _record(copies, planned, held, fault, at is not None, ended)
             raise
-    return _record(copies, planned, under, fault, at is not None, ended)
+    return _record(copies, planned, held, fault, at is not None, ended)
 
 
 def _when(

@@ -149,7 +149,8 @@ class TwinRecord:
     optimizer, gradients) differed any more, to the end of the run.
     half_step: first step after which half of all parameters' elements differ.
     no_growth: why there is no growth figure, or None.
-    under: the switch the run was under ("" for none, else a Fix name).
+    under: what the run was under: "" for nothing, the name of a Fix, or of a context such as
+    "reproducible('launch_invariant')".
     probe_seconds: all of the steps; plain_seconds: the run's own share of them.
     series: arrays over the steps done; axis 0 is the step:
         "distance"   float64 [steps]          L2 distance of the twin's parameters from the run's,

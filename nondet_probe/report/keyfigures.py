@@ -29,14 +29,13 @@ def key_figures(record: RunRecord) -> list[KeyFigure]:
     if record.audit is not None:
         figures += _of_audit(record.audit)
     if record.twin is not None:
-        figures.append(_control(record.twin, ""))
+        figures.append(_control(record.twin))
         # What the bit does says nothing where the run moves by itself and was repeated under a fix.
         if record.twin.control_identical or record.twin_fixed is None:
-            figures.append(_fate(record.twin, ""))
+            figures.append(_fate(record.twin))
         figures += _of_twins(record.twin)
     if record.twin_fixed is not None:
-        under = f", under {one_line(record.twin_fixed.under, 40)}"
-        figures += [_control(record.twin_fixed, under), _fate(record.twin_fixed, under)]
+        figures += [_control(record.twin_fixed), _fate(record.twin_fixed)]
     arm = deterministic_arm(record)
     if arm is not None:
         value = ratio(arm.ratio) if arm.error is None else "cannot run"
@@ -102,8 +101,12 @@ def _of_audit(audit: AuditRecord) -> list[KeyFigure]:
     ]
 
 
-def _control(twin: TwinRecord, under: str) -> KeyFigure:
-    label = f"Control{under}"
+def _under(twin: TwinRecord) -> str:
+    return f", under {one_line(twin.under, 40)}" if twin.under else ""
+
+
+def _control(twin: TwinRecord) -> KeyFigure:
+    label = f"Control{_under(twin)}"
     if twin.control_identical:
         return KeyFigure(label, "bit-identical", f"for {plural(twin.steps, 'step')}")
     step, first = twin.control_differs_step, twin.control_differs_name
@@ -134,8 +137,8 @@ def _of_twins(twin: TwinRecord) -> list[KeyFigure]:
     return found
 
 
-def _fate(twin: TwinRecord, under: str) -> KeyFigure:
-    label = f"One changed bit{under}"
+def _fate(twin: TwinRecord) -> KeyFigure:
+    label = f"One changed bit{_under(twin)}"
     if twin.absorbed_step is not None:
         return KeyFigure(label, "absorbed", f"no trace of it left at step {twin.absorbed_step}")
     growth, fate = twin.growth, twin.fate

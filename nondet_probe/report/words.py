@@ -71,6 +71,8 @@ def outcome(record: RunRecord) -> Outcome:
 def verdict(record: RunRecord) -> str:
     """One sentence for somebody who reads nothing else: what was found, where, what to do."""
     name = clip(record.target, 70) or "the workload"
+    if record.twin is not None and record.twin.under:
+        name += f" under {one_line(record.twin.under, 60)}"
     kind = outcome(record)
     if kind == "failed":
         sentence = f"{name} failed{_failure(record)}; until then {_so_far(record)}"
@@ -145,13 +147,17 @@ def _nondeterminism(record: RunRecord) -> str:
             f"ended with different bits (first: {clip(rerun.plain_runs_differ or '', 80)})"
         )
     if rerun is None:
-        hint = (
-            ""
-            if (twin.control_differs_step or 0) < 0
-            else "; `nondet-probe rerun` looks for the op"
-        )
-        return f": {control_phrase(twin)}{hint}"
+        return f": {control_phrase(twin)}{_what_next(twin)}"
     return f", although none of {_calls(rerun)} was seen to be: {control_phrase(twin)}"
+
+
+def _what_next(twin: TwinRecord) -> str:
+    """Advice where nothing but a twin was run, and its control differs."""
+    if (twin.control_differs_step or 0) < 0:
+        return ""
+    told = "; `nondet-probe rerun` looks for the op"
+    follows = ", and `nondet-probe twin --reproducible` follows the bit alone"
+    return told if twin.under else told + follows
 
 
 def _clean(record: RunRecord) -> str:

@@ -7,12 +7,10 @@ bits). One changed bit of a weight still sends the run elsewhere: the workload t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
 
 import torch
 from torch import nn
 
-from nondet_probe.errors import UsageError
 from nondet_probe.workload import Workload
 from nondet_probe.workloads._batches import (
     Batch,
@@ -22,11 +20,11 @@ from nondet_probe.workloads._batches import (
     shuffled,
     stream,
 )
+from nondet_probe.workloads._digits import digits, split
 
 __all__ = ["digits_cnn"]
 
 BATCH = 256
-HELD_OUT = 360
 SHIFT = 1  # pixels, at most, in each direction
 
 
@@ -51,21 +49,6 @@ class DigitsNet(nn.Module):
         return logits
 
 
-@cache
-def _digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """All images, float32 [1797, 1, 8, 8] in 0..1, and their labels, int64 [1797]."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise UsageError(
-            f"digits-cnn needs scikit-learn, which cannot be imported ({error}); "
-            "install it with: pip install 'nondet-probe[workloads]'"
-        ) from error
-    pixels, labels = load_digits(return_X_y=True)
-    images = torch.from_numpy(pixels).to(torch.float32).view(-1, 1, 8, 8) / 16
-    return images, torch.from_numpy(labels).to(torch.int64)
-
-
 def _shifted(images: torch.Tensor, augmentation: torch.Generator) -> torch.Tensor:
     """Every image moved by -SHIFT..SHIFT pixels down and across, background moving in."""
     down, across = torch.randint(2 * SHIFT + 1, (2, len(images)), generator=augmentation)
@@ -82,9 +65,8 @@ def digits_cnn(seed: int) -> Workload:
 
     Raises `UsageError` where scikit-learn is missing.
     """
-    images, labels = _digits()
-    split = torch.randperm(len(images), generator=stream(seed, "split"))
-    held_out, train = split[:HELD_OUT], split[HELD_OUT:]
+    images, labels = digits()
+    train, held_out = split(seed)
 
     def batches() -> Iterator[Batch]:
         augmentation = stream(seed, "augmentation")

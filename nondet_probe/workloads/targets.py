@@ -1,6 +1,7 @@
 """What a user names on the command line, to the function that makes the workload.
 
-Three forms, one door: a built-in name, `package.module:function`, `path/to/file.py:function`.
+Three forms, one door: a built-in name, or one of a built-in family; `package.module:function`;
+`path/to/file.py:function`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,26 @@ from typing import TYPE_CHECKING, cast
 from nondet_probe.errors import RunFailedError, UsageError, near_matches, unknown_name
 
 if TYPE_CHECKING:  # it imports torch
+    from collections.abc import Callable
+
     from nondet_probe.workload import WorkloadFactory
 
 __all__ = ["BUILTIN", "load_target"]
 
 BUILTIN = {
     "digits-cnn": "nondet_probe.workloads.digits_cnn:digits_cnn",
+    "digits-mlp": "nondet_probe.workloads.digits_mlp:digits_mlp",
     "snippets-hashed": "nondet_probe.workloads.snippets_hashed:snippets_hashed",
 }
+_FAMILIES = {"digits-mlp-": "nondet_probe.workloads.digits_mlp:variant"}
+"""How names begin, and the function that makes the workload's of what follows."""
 _FORMS = "Or name your own: package.module:function, or path/to/file.py:function."
 
 
 def load_target(text: str) -> WorkloadFactory:
     """The function that `text` names: a built-in, `package.module:function` or `file.py:function`.
+
+    Members of a family are built in too: `digits-mlp-4-smelu-norm` (`digits_mlp.variant`).
 
     A module is looked for as `python -m` would, the current directory first; a file finds the
     modules beside it, as under `python file.py`, and is executed once a process, under a private
@@ -43,6 +51,10 @@ def load_target(text: str) -> WorkloadFactory:
     Raises `UsageError` (`UnknownNameError` for a name that does not exist) when `text` leads to no
     function, and `RunFailedError` (step None) when the user's code raises while it is imported.
     """
+    for start, makes in _FAMILIES.items():
+        if text.startswith(start) and ":" not in text and not _is_path(text):
+            member = cast("Callable[[str], WorkloadFactory]", load_target(makes))
+            return member(text.removeprefix(start))
     place, colon, name = BUILTIN.get(text, text).rpartition(":")
     if not (place and colon and name):
         raise _incomplete(text.strip(":"))

@@ -71,6 +71,16 @@ def test_one_part_alone(call: Call, user: Path) -> None:
     assert (change.name, change.index, change.bit) == ("2.bias", 0, 3)
 
 
+def test_a_twin_under_reproducible_says_so(call: Call, user: Path) -> None:
+    done = call("twin", "work.py:plain", "--steps", "3", "--reproducible", "--out", "here")
+    assert done.returncode == 0, done.stderr
+    record = load_run(user / "here")
+    assert record.twin is not None
+    assert record.twin.under == "reproducible('launch_invariant')"
+    assert "work.py:plain under reproducible" in " ".join(done.stdout.split())
+    assert "One changed bit, under reproducible" in (user / "here/report.html").read_text("utf-8")
+
+
 @pytest.mark.parametrize("command", ["checkup", "rerun", "twin"])
 def test_json_is_alone_on_stdout(call: Call, command: str) -> None:
     done = call(command, "work.py:plain", "--steps", "3", "--json")

@@ -11,6 +11,7 @@ from nondet_probe.env.switches import thread_count
 from nondet_probe.errors import UsageError
 from nondet_probe.workload import Workload, take_step
 from nondet_probe.workloads import digits_cnn as module
+from nondet_probe.workloads._digits import digits
 from nondet_probe.workloads.digits_cnn import digits_cnn
 
 
@@ -112,7 +113,7 @@ def test_learns_and_evaluation_leaves_no_trace() -> None:
 
 
 def test_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    module._digits.cache_clear()
+    digits.cache_clear()
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UsageError, match=r"pip install 'nondet-probe\[workloads\]'"):
         digits_cnn(0)

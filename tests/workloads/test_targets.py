@@ -103,8 +103,8 @@ def test_unknown_built_in_names_the_near_match_and_the_forms() -> None:
     with pytest.raises(UnknownNameError) as caught:
         load_target("digit-cnn")
     message = str(caught.value)
-    assert "did you mean 'digits-cnn'?" in message
-    assert "digits-cnn, snippets-hashed" in message
+    assert "did you mean 'digits-cnn'" in message
+    assert "digits-cnn, digits-mlp, snippets-hashed" in message
     assert "package.module:function" in message
     assert "path/to/file.py:function" in message
 
