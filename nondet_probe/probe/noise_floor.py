@@ -10,8 +10,9 @@ what the sketches may be wrong. Where twins were absorbed its lower end is 0.
 
 The rule. Two runs are indistinguishable from a bit changed at step s if their curve, where it is
 above what a sketch resolves, lies inside the band at the ages t - s for `INSIDE` of its steps or
-more, and at no step beyond twice its half width from the middle (in logarithms). Every s from 0 to the first step at which the runs are apart is tried, as far as the twins are
-old enough for half of the steps. The interval for s holds all steps that the rule admits: a test,
+more, and at no step beyond twice its half width from the middle (in logarithms). Every s from 0 to
+the first step at which the runs are apart is tried, as far as the twins are old enough for half of
+the steps. The interval for s goes from the first to the last step that the rule admits: a test,
 inverted. It is no bootstrap: resampling five twins gives the spread of their mean, and what is
 asked for is where one further curve lies. The step named is that at which the runs begin to be
 apart, if the rule admits it, since a changed weight shows at once; and else the one at which the
@@ -259,10 +260,10 @@ def _factors(curve: Values, logs: Values, times: npt.NDArray[Any]) -> Values:
 
 def _judge(placing: Placing, slack: float, changed: int) -> None:
     """Of a curve that no step of a change explains."""
-    if placing.compared == 0:
+    if placing.tried is None or placing.compared == 0:
         placing.reason = (
-            f"fewer than {MIN_TWINS} of the twins, changed at step {changed}, have a distance at "
-            "the steps at which the runs are apart"
+            f"the twins, changed at step {changed}, have a distance at too few of the steps at "
+            "which the runs are apart; look at what became of them, or name another --at"
         )
     elif placing.factor_low is None or placing.factor_high is None:
         placing.outcome = "larger"  # every twin was absorbed before

@@ -195,8 +195,8 @@ def _against_twins(place: Placing, floor: NoiseFloor, a: str) -> str:
         return f"nearer to {a} than one bit leads, {number(place.factor)} times as far {told}"
     return (
         f"not where one bit leads: of {plural(place.compared, 'step')} compared with one bit "
-        f"changed at step {floor.at}, it is farther from {a} than the twins' band at {count(place.above)} "
-        f"and nearer at {count(place.below)}"
+        f"changed at step {floor.at}, it is farther from {a} than the twins' band at "
+        f"{count(place.above)} and nearer at {count(place.below)}"
     )
 
 
