@@ -135,7 +135,7 @@ class Twins:
             return
         try:
             found = json.loads(path.read_bytes())
-            theirs = found["of"] if found["version"] == VERSION else None
+            theirs: dict[str, Any] = found["of"] if found["version"] == VERSION else {}
             changed = [name for name in mine if theirs[name] != mine[name]]
         except (OSError, ValueError, LookupError, TypeError):
             changed = ["format"]
