@@ -17,9 +17,9 @@ import torch
 from _harness import Row, Spread, interleave, keep_memory, ratios, write_rows
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from nondet_probe.bits import flip_bit
 from nondet_probe.env import thread_count
 from nondet_probe.probe.drive import Batches, build, finite_loss, guarded_step, plain_run
+from nondet_probe.probe.follower import Flip, Follower
 from nondet_probe.probe.lockstep import Lockstep
 from nondet_probe.probe.rerun import Rerun
 from nondet_probe.probe.twin import twin
@@ -33,6 +33,8 @@ WHOLE_ROUNDS = 5
 keep_memory()
 
 TWIN_BOUND = 3.1
+SEVERAL = 3
+SEVERAL_BOUND = 1.02
 MEASURED_BOUND = 1.1
 RERUN_BOUND = 2.6
 ENCODER_BOUND = 2.4
@@ -60,25 +62,25 @@ def plain_steps(factory: WorkloadFactory = digits_cnn) -> Callable[[], object]:
     return step
 
 
-def twin_steps() -> Callable[[], object]:
-    copies = Lockstep(*[build(digits_cnn, 0) for _ in range(3)])
-    flip_bit(copies.twin.model.get_parameter("conv1.weight"), 0, 0)
-    batches, steps = Batches(copies.run, ROUNDS), count()
-    return lambda: copies.step(next(steps), batches)
-
-
 class Unmeasured(Lockstep):
-    """The same three steps, with nothing looked at after them."""
+    """The same steps, with nothing looked at after them."""
 
-    def _compare(self, step: int, loss: float, control_loss: float) -> None:
+    def _compare(self, *_: object) -> None:
         pass
 
 
-def lockstep_steps(kind: type[Lockstep], factory: WorkloadFactory) -> Callable[[], object]:
-    """As `twin_steps`; of any factory and in either way."""
-    copies = kind(*[build(factory, 0) for _ in range(3)])
-    flip_bit(next(copies.twin.model.parameters()), 0, 20)
-    batches, steps = Batches(copies.run, ROUNDS), count()
+def lockstep_steps(
+    kind: type[Lockstep], factory: WorkloadFactory, twins: int = 1
+) -> Callable[[], object]:
+    """The next step of a run with its twins and their control, in either way."""
+    run = build(factory, 0)
+    name = next(name for name, value in run.model.named_parameters() if value.dim() >= 2)
+    followers = [
+        Follower(run, build(factory, 0), fault=Flip(name, place, 0), brief=place > 0)
+        for place in range(twins)
+    ]
+    copies = kind(run, followers, build(factory, 0))
+    batches, steps = Batches(run, ROUNDS), count()
     return lambda: copies.step(next(steps), batches)
 
 
@@ -116,10 +118,19 @@ def compared(
 
 
 def test_twin_step(benchmark: BenchmarkFixture) -> None:
-    calls = {"twin": twin_steps(), "plain loop": plain_steps()}
+    calls = {"twin": lockstep_steps(Lockstep, digits_cnn), "plain loop": plain_steps()}
     ratio = compared("digits-cnn step", "twin", calls, ROUNDS)
     benchmark.pedantic(calls["twin"], rounds=5)
     assert ratio.median <= TWIN_BOUND
+
+
+def test_several_twins(benchmark: BenchmarkFixture) -> None:
+    """The run, its twins and their control beside as many plain steps as there are copies."""
+    name = f"{SEVERAL} sequential twins and control"
+    calls = {name: lockstep_steps(Lockstep, digits_cnn, SEVERAL), "plain loop": plain_steps()}
+    ratio = compared("digits-cnn step", name, calls, ROUNDS)
+    benchmark.pedantic(calls[name], rounds=5)
+    assert ratio.median <= (SEVERAL + 2) * SEVERAL_BOUND
 
 
 @pytest.mark.parametrize("factory", [digits_cnn, encoder])

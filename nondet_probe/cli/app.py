@@ -39,6 +39,7 @@ from nondet_probe.cli.options import (
     Threads,
     Variables,
 )
+from nondet_probe.cli.twin_command import twin
 
 if TYPE_CHECKING:
     from nondet_probe.cli.session import Session
@@ -169,42 +170,7 @@ def cost(
     run(_subject(context, target, module), seed, steps, threads, out, as_json)
 
 
-@app.command()
-def twin(
-    target: Target,
-    seed: Seed = 0,
-    steps: Annotated[int, typer.Option(help="Training steps.")] = 100,
-    param: Annotated[
-        str | None,
-        typer.Option(help="Parameter to change; default: the first with two dimensions or more."),
-    ] = None,
-    index: Annotated[
-        int | None,
-        typer.Option(help="Flat index of the element; default: drawn with the seed."),
-    ] = None,
-    bit: Annotated[int, typer.Option(help="Bit to flip, 0 the least significant.")] = 0,
-    threads: Threads = None,
-    out: Out = None,
-    as_json: Json = False,
-) -> None:
-    """Train two copies in lockstep, one bit of one weight apart, and an unperturbed control."""
-    session = _session("twin", target, seed, threads, out, as_json)
-
-    def body() -> None:
-        from nondet_probe.probe.twin import twin as run
-
-        with session.part("twin"):
-            session.record.twin = run(
-                session.factory(),
-                seed=seed,
-                steps=steps,
-                name=param,
-                index=index,
-                bit=bit,
-                progress=session.progress,
-            )
-
-    session.run(body)
+app.command()(twin)
 
 
 @app.command(context_settings={"allow_interspersed_args": False})

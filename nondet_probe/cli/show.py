@@ -28,6 +28,7 @@ from nondet_probe.report import (
     pricetables,
     tables,
     trace_listing,
+    twintables,
     verdict,
 )
 from nondet_probe.report.difference_json import record_json
@@ -69,7 +70,7 @@ def show_run(record: RunRecord, report: Path | None, as_json: bool) -> None:
     console = _Terminal()
     console.print()
     console.print(escape(verdict(record)), style="bold")
-    shown = tables.summary(record)
+    shown = [*tables.summary(record), *twintables.every(record)]
     if record.audit is not None:
         shown.append(audittables.settings(record.audit))
     shown.append(audittables.op_summary(audittables.classes_of(record)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from nondet_probe.probe.state import KINDS, Part, parts, same
 from nondet_probe.records.measured import MeasuredTensor
 from nondet_probe.workload import Workload
 
-__all__ = ["Apart", "Distances", "share_different"]
+__all__ = ["Apart", "Distances", "Measured", "share_different"]
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -43,11 +44,13 @@ class Apart(NamedTuple):
 
 
 @dataclass
-class _Step:
-    """The tensors seen after one step, by their number in `Distances.tensors`."""
+class Measured:
+    """The tensors seen after one step, by their number in `Distances.tensors`; first: as in
+    `Apart`."""
 
     numbers: list[int]
     found: list[Comparison]
+    first: str | None = None
 
 
 class Distances:
@@ -55,17 +58,23 @@ class Distances:
 
     tensors: what is compared, in the order in which it was first seen: the parameters of `run` in
     their order, then its buffers, then what its steps bring about. elements: of each parameter.
+    brief: all is compared, and `overall` is all that is kept.
     """
 
-    def __init__(self, run: Workload) -> None:
+    def __init__(self, run: Workload, *, brief: bool = False) -> None:
         self.tensors: list[MeasuredTensor] = []
+        self._brief = brief
         self._numbers: dict[tuple[str, str], int] = {}
-        self._steps: list[_Step] = []
+        self._steps: list[Measured] = []
         for name, parameter in run.model.named_parameters():
             self._number(Part("parameter", name, parameter))
         self.elements = [tensor.elements for tensor in self.tensors]
 
     def add(self, run: Workload, other: Workload) -> Apart:
+        """Compare the states as they are now, and keep what was found. Raises as `measure`."""
+        return self.keep(self.measure(run, other))
+
+    def measure(self, run: Workload, other: Workload) -> Measured:
         """Compare the states as they are now.
 
         A part that only one of them has, or that is of another dtype or shape in each, differs and
@@ -73,7 +82,7 @@ class Distances:
         are others; UsageError naming a tensor whose bits cannot be read.
         """
         theirs = {(part.kind, part.name): part.value for part in parts(other)}
-        step = _Step([], [])
+        step = Measured([], [])
         first: str | None = None
         for part in parts(run):
             value = theirs.pop((part.kind, part.name), _MISSING)
@@ -93,6 +102,14 @@ class Distances:
             found.elements for found in mine
         ]:
             raise ValueError("the parameters of the model are not those it began with")
+        step.first = first
+        return step
+
+    def keep(self, step: Measured) -> Apart:
+        """Add what `measure` gave as the next step."""
+        mine, first = step.found[: len(self.elements)], step.first
+        if self._brief:
+            step = Measured(step.numbers[: len(mine)], [one._replace(ulps=None) for one in mine])
         self._steps.append(step)
         return Apart(sum(found.different for found in mine), first)
 
@@ -117,11 +134,7 @@ class Distances:
         share = np.where(present, different / np.maximum(elements, 1), np.nan)
         kinds = np.array([KINDS.index(tensor.kind) for tensor in self.tensors], dtype=np.int64)
         own = kinds == KINDS.index("parameter")
-        all_apart, all_squares = apart[:, own].sum(axis=1), squares[:, own].sum(axis=1)
-        return {
-            "distance": _relative(all_apart, all_squares),
-            "fraction": different[:, own].sum(axis=1) / max(sum(self.elements), 1),
-            "max_ulp": max_ulp[:, own].max(axis=1, initial=NO_ULP),
+        return _overall(sums[:, own], counts[:, own], self.elements) | {
             "param_distance": distance[:, own],
             "param_fraction": share[:, own],
             "param_max_ulp": max_ulp[:, own],
@@ -134,7 +147,13 @@ class Distances:
             "kind_distance": _by_kind(apart, squares, kinds, present),
         }
 
-    def _stacked(self) -> tuple[Floats, Counts, Counts]:
+    def overall(self) -> dict[str, npt.NDArray[Any]]:
+        """ "distance", "fraction" and "max_ulp" of `arrays`, with the same bits."""
+        sums, counts, _ = self._stacked(histograms=False)
+        own = slice(len(self.elements))
+        return _overall(sums[:, own], counts[:, own], self.elements)
+
+    def _stacked(self, histograms: bool = True) -> tuple[Floats, Counts, Counts]:
         """The sums (difference, run, other, dot) [steps, tensors, 4]; elements, different ones and
         largest ulp [steps, tensors, 3]; the histograms [steps, tensors, ULP_BUCKETS].
 
@@ -144,7 +163,7 @@ class Distances:
         sums = np.full((*shape, 4), np.nan)
         counts = np.zeros((*shape, 3), dtype=np.int64)
         counts[...] = (-1, 0, NO_ULP)
-        ulps = np.zeros((*shape, ULP_BUCKETS), dtype=np.int64)
+        ulps = np.zeros((*shape, ULP_BUCKETS) if histograms else 0, dtype=np.int64)
         for number, step in enumerate(self._steps):
             for place, found in zip(step.numbers, step.found, strict=True):
                 sums[number, place] = (
@@ -155,7 +174,7 @@ class Distances:
                 )
                 ulp = NO_ULP if found.max_ulp is None else found.max_ulp
                 counts[number, place] = (found.elements, found.different, ulp)
-                if found.ulps is not None:
+                if histograms and found.ulps is not None:
                     ulps[number, place] = found.ulps
         return sums, counts, ulps
 
@@ -171,6 +190,17 @@ def _pair(part: Part, other: Any) -> Comparison | None:
         return compare(mine, other)
     except TypeError as error:
         raise UsageError(f"{part.told} cannot be compared bit by bit: {error}") from error
+
+
+def _overall(sums: Floats, counts: Counts, elements: Sequence[int]) -> dict[str, npt.NDArray[Any]]:
+    """Over all parameters: what `Distances._stacked` has of them, and their elements."""
+    # Contiguous, since the order of additions depends on the strides.
+    apart, squares = (np.ascontiguousarray(sums[..., place]).sum(axis=1) for place in (0, 1))
+    return {
+        "distance": _relative(apart, squares),
+        "fraction": counts[..., 1].sum(axis=1) / max(sum(elements), 1),
+        "max_ulp": counts[..., 2].max(axis=1, initial=NO_ULP),
+    }
 
 
 def _relative(apart: Floats, squares: Floats) -> Floats:

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nondet_probe.records.schema import Growth
+from nondet_probe.records.measured import Growth
 
 __all__ = ["MIN_STEPS", "PARTS", "Bend", "bend", "growth", "trend"]
 
@@ -46,8 +46,11 @@ _MOST_KNEES = 200  # places tried, so that a long run costs no more than a short
 Values = npt.NDArray[np.float64]
 
 
-def growth(distance: npt.ArrayLike, first: int = 0) -> tuple[Growth | None, str | None]:
-    """Fit the growth of `distance`, float64 [steps], from step `first` on.
+def growth(
+    distance: npt.ArrayLike, first: int = 0, since: int = 0
+) -> tuple[Growth | None, str | None]:
+    """Fit the growth of `distance`, float64 [steps], from step `first` on. since: the step of the
+    change, from which a power law counts.
 
     Returns (Growth, None), or (None, the reason why there is no figure). Only the steps from
     `first` until the distance becomes 0 or is not finite are looked at.
@@ -61,11 +64,12 @@ def growth(distance: npt.ArrayLike, first: int = 0) -> tuple[Growth | None, str 
     if np.ptp(log) == 0.0:
         return None, f"the distance did not change from step {first} on"
     pieces = _two_pieces(log)
-    power, power_misfit = _power_law(log, first)
+    power, power_misfit = _power_law(log, first - since)
+    counted = f" from step {since} on" if since else ""
     if power > 0.0 and power_misfit <= pieces.misfit:
         return None, (
-            f"the distance grew like the step to the power {power:.2g}, which fits steps {first} "
-            f"to {first + count - 1} at least as well as exponential growth does"
+            f"the distance grew like the step{counted} to the power {power:.2g}, which fits steps "
+            f"{first} to {first + count - 1} at least as well as exponential growth does"
         )
     window = log[: pieces.last + 1]
     line = _line(window)
@@ -165,7 +169,7 @@ def trend(log: Values) -> tuple[float, float, float]:
 
 
 def _power_law(log: Values, first: int) -> tuple[float, float]:
-    """Exponent and sum of squared residuals of distance ~ (steps done) ** exponent."""
+    """Exponent and sum of squared residuals of distance ~ (steps since the change) ** exponent."""
     done = np.log(np.arange(first + 1, first + 1 + len(log), dtype=np.float64))
     design = np.column_stack([np.ones_like(done), done])
     found, *_ = np.linalg.lstsq(design, log, rcond=None)

@@ -1,35 +1,33 @@
-"""Two copies of one training run in lockstep, one bit of one weight apart, and a control.
+"""Copies of one training run in lockstep, each one bit away from it, and a control.
 
-The run is driven as it would be without the probe; the twin and the control repeat each of its
-steps on the same batch and from the same state of the random streams. The twin shows what becomes
-of the smallest possible change; the control, in which nothing is changed, shows that nothing else
-made the difference.
+The run is driven as it would be without the probe; the twins and the control repeat each of its
+steps on the same batch and from the same state of the random streams. A twin shows what becomes of
+the smallest possible change; the control, in which nothing is changed, shows that nothing else made
+the difference.
 
 Limits. Batches are drawn from the run's own workload only; the iterators of the copies are never
 started. So a generator of the workload's own from which both its batches and its steps draw gets
-out of step in the copies, and the control says so. The same holds for whatever the three copies
-share in the process: a global counter, a cache, the clock.
+out of step in the copies, and the control says so. The same holds for whatever the copies share in
+the process: a global counter, a cache, the clock. A changed state of a random generator lasts for
+one step, and does not reach the batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-import numpy as np
-import torch
-from torch.nn.parameter import UninitializedParameter
-
-from nondet_probe.bits import BitChange, flip_bit
 from nondet_probe.env.rng import RngState, preserved_rng
-from nondet_probe.errors import RunFailedError, UsageError, unknown_name
+from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe.drive import Batches, build, evaluated
-from nondet_probe.probe.fate import fate
 from nondet_probe.probe.fixes import under_fix
-from nondet_probe.probe.growth import growth
+from nondet_probe.probe.follower import Follower
 from nondet_probe.probe.lockstep import BUILT, Lockstep
 from nondet_probe.probe.predictions import predictions, watched
-from nondet_probe.records.measured import Fate
-from nondet_probe.records.schema import Growth, TwinRecord
+from nondet_probe.probe.twin_changes import Change, at_step, checked_steps, flips, numbered
+from nondet_probe.probe.twin_record import AtStep, onset, record_of
+from nondet_probe.records.fault import Fault
+from nondet_probe.records.schema import TwinRecord
 from nondet_probe.workload import WorkloadFactory
 
 __all__ = ["twin"]
@@ -44,6 +42,9 @@ def twin(
     index: int | None = None,
     bit: int = 0,
     under: str = "",
+    twins: int = 1,
+    fault: Fault | None = None,
+    at: Sequence[int] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TwinRecord:
     """Flip `bit` (0 the least significant) of one weight and follow what becomes of it.
@@ -54,134 +55,138 @@ def twin(
     name of a fix (`nondet_probe.probe.fixes`) that holds for all of it; "" for none. progress:
     called with (what, steps done, steps).
 
+    twins: how many there are, each with another element, drawn without replacement; a model copy
+    each. The record is of the first one, and `TwinRecord.twins` of all. fault: what is changed,
+    where and at which step, in place of name, index and bit; twin number i has the draw that is i
+    further than the fault's number. at: the steps before which, or in which, the change is made, in
+    place of the fault's own. The twins of the first of these steps follow the run from its
+    beginning; those of each further one, and a control of their own, take the run's state over when
+    the step comes.
+
     The process's random streams are put back as they were. A control that leaves the run does not
     end it; two builds that differ do, since nothing could be compared (`TwinRecord` says how that
     is recorded).
 
     Raises UnknownNameError and UsageError for what cannot be done, before any step is run, and
-    RunFailedError when the workload fails; its `partial` is the TwinRecord of the steps done.
+    RunFailedError when the workload fails, or at its step there is nothing of what a fault asks
+    for; its `partial` is the TwinRecord of the steps done.
     """
     if steps < 1:
         raise UsageError(f"steps={steps}: a twin needs at least 1")
+    if isinstance(twins, bool) or not isinstance(twins, int) or twins < 1:
+        raise UsageError(f"twins={twins!r}: how many there are, a whole number from 1 up")
+    when = _when(fault, at, steps, (name, index, bit))
     with preserved_rng(), under_fix(under):
         run = build(factory, seed)
         built = RngState.capture()
-        chosen, place = _choose(run.model, seed, name, index)
-        copies = Lockstep(run, build(factory, seed), build(factory, seed))
-        change = _flip(copies.twin.model, chosen, place, bit)
-        record = _record(copies, change, under)
-        if copies.differs_step == BUILT:
-            return record
+        if fault is not None:
+            fault = replace(fault, step=when[0])
+        changes = (
+            numbered(fault, twins)
+            if fault is not None
+            else flips(run.model, twins, seed=seed, name=name, index=index, bit=bit)
+        )
+
+        def follower(
+            told: str, change: Change | None, born: int = 0, first: bool = False
+        ) -> Follower:
+            return Follower(run, build(factory, seed), told, change, born, brief=not first)
+
+        planned = _planned(follower, changes, when)
+        followers = [one for step in planned for one in step.followers]
+        copies = Lockstep(run, followers, build(factory, seed))
+        ended = False
         try:
-            built.restore()
-            batches = Batches(run, steps)
-            for step in range(steps):
-                copies.step(step, batches)
-                if progress is not None:
-                    progress(f"twin under {under}" if under else "twin", step + 1, steps)
-            record = _record(copies, change, under)
-            _evaluate(record, copies, steps)
+            if copies.differs_step != BUILT:
+                built.restore()
+                batches = Batches(run, steps)
+                what = "twin" if twins == 1 else f"{twins} twins"
+                for step in range(steps):
+                    copies.step(step, batches)
+                    if progress is not None:
+                        progress(f"{what} under {under}" if under else what, step + 1, steps)
+                _evaluate(copies, steps)
+                ended = True
         except RunFailedError as error:
-            error.partial = record if record.steps else _record(copies, change, under)
+            error.partial = _record(copies, planned, under, fault, at is not None, ended)
             raise
+    return _record(copies, planned, under, fault, at is not None, ended)
+
+
+def _when(
+    fault: Fault | None,
+    at: Sequence[int] | None,
+    steps: int,
+    place: tuple[str | None, int | None, int],
+) -> list[int]:
+    """The steps of the change."""
+    if fault is not None and not isinstance(fault, Fault):
+        raise UsageError(
+            f"fault: a nondet_probe.Fault is needed, not {type(fault).__name__}; load_fault reads "
+            "a file"
+        )
+    if fault is not None and place != (None, None, 0):
+        raise UsageError("with a fault, name, index and bit are the fault's own: leave them out")
+    if at is not None:
+        return checked_steps(at, steps)
+    step = fault.step if fault is not None else 0
+    if step >= steps:
+        raise UsageError(
+            f"step {step} of the fault is beyond the run: its {steps} steps are 0 to {steps - 1}"
+        )
+    return [step]
+
+
+def _planned(
+    follower: Callable[..., Follower], changes: Sequence[Change], when: Sequence[int]
+) -> list[AtStep]:
+    """The followers of each step of the change; those of the first one are there from step 0 on."""
+    several = len(changes) > 1
+    found = []
+    for place, step in enumerate(when):
+        born = step if place else 0
+        which = f" of step {step}" if place else ""
+        twins = [
+            follower(
+                (f"twin {number}" if several else "the twin") + which,
+                at_step(change, step),
+                born,
+                first=not place and not number,
+            )
+            for number, change in enumerate(changes)
+        ]
+        control = follower(f"the control{which}", None, born) if place else None
+        found.append(AtStep(step, twins, control))
+    return found
+
+
+def _record(
+    copies: Lockstep,
+    planned: Sequence[AtStep],
+    under: str,
+    fault: Fault | None,
+    with_onset: bool,
+    ended: bool,
+) -> TwinRecord:
+    record = record_of(copies, planned[0].twins, under=under, fault=fault, ended=ended)
+    if with_onset:
+        record.onset = onset(copies, planned, ended)
     return record
 
 
-def _evaluate(record: TwinRecord, copies: Lockstep, steps: int) -> None:
-    """The figures of both, from the same state of the random streams, and their outputs."""
+def _evaluate(copies: Lockstep, steps: int) -> None:
+    """The figures of all, from the same state of the random streams, and their outputs."""
     if copies.run.evaluate is None:
-        record.no_predictions = "the workload has no evaluate"
+        for one in copies.followers:
+            one.no_predictions = "the workload has no evaluate"
         return
     stepped = RngState.capture()
     with watched(copies.run.model) as outputs:
-        record.evaluation = evaluated(copies.run, steps)
-    stepped.restore()
-    with watched(copies.twin.model) as outputs_twin:
-        record.evaluation_twin = evaluated(copies.twin, steps)
-    record.predictions, record.no_predictions = predictions(outputs, outputs_twin)
-
-
-def _choose(
-    model: torch.nn.Module, seed: int, name: str | None, index: int | None
-) -> tuple[str, int]:
-    parameters = dict(model.named_parameters())
-    for key, value in parameters.items():
-        if isinstance(value, UninitializedParameter):
-            raise UsageError(
-                f"parameter {key!r} has no values yet (a lazy module): call the model once on a "
-                "batch in the workload function"
-            )
-    if name is None:
-        floating = [key for key, value in parameters.items() if value.is_floating_point()]
-        if not floating:
-            raise UsageError("the model has no floating-point parameter whose bit can be flipped")
-        name = next((key for key in floating if parameters[key].dim() >= 2), floating[0])
-    if name not in parameters:
-        raise unknown_name("parameter", name, parameters)
-    if index is None:
-        own = torch.Generator().manual_seed(seed)
-        index = int(torch.randint(max(parameters[name].numel(), 1), (), generator=own))
-    return name, index
-
-
-def _flip(model: torch.nn.Module, name: str, index: int, bit: int) -> BitChange:
-    try:
-        return flip_bit(model.get_parameter(name), index, bit, name)
-    except (TypeError, UsageError) as error:
-        raise UsageError(f"parameter {name!r}: {error}") from error
-
-
-def _record(copies: Lockstep, change: BitChange, under: str) -> TwinRecord:
-    series = copies.distances.arrays()
-    series["loss"] = np.array(copies.losses, dtype=np.float64)
-    series["loss_twin"] = np.array(copies.twin_losses, dtype=np.float64)
-    series["control"] = np.array(copies.control_shares, dtype=np.float64)
-    reached_half = np.flatnonzero(series["fraction"] >= 0.5)
-    rate, why_none = _growth(copies, series["distance"])
-    return TwinRecord(
-        steps=len(copies.losses),
-        change=change,
-        parameters=[name for name, _ in copies.run.model.named_parameters()],
-        elements=copies.distances.elements,
-        control_identical=copies.differs_step is None,
-        control_differs_step=copies.differs_step,
-        control_differs_name=copies.differs,
-        absorbed_step=copies.absorbed_step,
-        half_step=int(reached_half[0]) if reached_half.size else None,
-        growth=rate,
-        no_growth=why_none,
-        under=under,
-        tensors=copies.distances.tensors,
-        fate=_fate(copies, series["distance"]),
-        no_predictions="the run was not followed to its end",
-        probe_seconds=copies.probe_seconds,
-        plain_seconds=copies.plain_seconds,
-        series=series,
-    )
-
-
-def _fate(copies: Lockstep, distance: np.ndarray) -> Fate:
-    if copies.differs_step is not None:
-        return Fate(
-            "unknown", "the control differs, so what is seen is not the change's doing alone"
-        )
-    return fate(distance, copies.absorbed_step, copies.spread_step)
-
-
-def _growth(copies: Lockstep, distance: np.ndarray) -> tuple[Growth | None, str | None]:
-    if copies.differs_step == BUILT:
-        return None, (
-            f"building the workload is itself nondeterministic: {copies.differs} differs between "
-            "two calls of the workload function with the same seed"
-        )
-    if copies.differs_step is not None:
-        return None, (
-            "the run is nondeterministic, so the distance is not the changed bit's doing alone"
-        )
-    if copies.absorbed_step is not None:
-        return None, f"the change was absorbed at step {copies.absorbed_step}"
-    if not copies.losses:
-        return None, "no step was completed"
-    if copies.spread_step is None:
-        return None, "no bit but the changed weight's came to differ"
-    return growth(distance, copies.spread_step)
+        copies.evaluation = evaluated(copies.run, steps)
+    for one in copies.followers:
+        if one.fault is None:
+            continue
+        stepped.restore()
+        with watched(one.workload.model) as its:
+            one.evaluation = evaluated(one.workload, steps)
+        one.predictions, one.no_predictions = predictions(outputs, its)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Fate", "MeasuredTensor", "Predictions"]
+__all__ = ["Fate", "Growth", "MeasuredTensor", "Predictions"]
 
 
 @dataclass
@@ -40,6 +40,23 @@ class Fate:
     reason: str
     step: int | None = None
     level: float | None = None
+
+
+@dataclass
+class Growth:
+    """Exponential fit of the distance between the twins: log distance against step.
+
+    rate: natural-log units a step; low, high: 95 % confidence interval of `rate`; first_step,
+    last_step: the steps fitted; r2: share of variance explained; doubling_steps: ln 2 / rate.
+    """
+
+    rate: float
+    low: float
+    high: float
+    first_step: int
+    last_step: int
+    r2: float
+    doubling_steps: float | None
 
 
 @dataclass

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from nondet_probe.bits.flip import BitChange
 from nondet_probe.records.audit import OpStatus, Setting
-from nondet_probe.records.measured import Fate, MeasuredTensor, Predictions
+from nondet_probe.records.fault import Fault
+from nondet_probe.records.measured import Fate, Growth, MeasuredTensor, Predictions
+from nondet_probe.records.twins import Condition, Followed, Onset
 
 __all__ = [
     "AuditRecord",
@@ -135,23 +137,6 @@ class RerunRecord:
 
 
 @dataclass
-class Growth:
-    """Exponential fit of the distance between the twins: log distance against step.
-
-    rate: natural-log units a step; low, high: 95 % confidence interval of `rate`; first_step,
-    last_step: the steps fitted; r2: share of variance explained; doubling_steps: ln 2 / rate.
-    """
-
-    rate: float
-    low: float
-    high: float
-    first_step: int
-    last_step: int
-    r2: float
-    doubling_steps: float | None
-
-
-@dataclass
 class TwinRecord:
     """A run, its twin with one changed bit, and its unperturbed control, stepped in lockstep.
 
@@ -192,12 +177,20 @@ class TwinRecord:
                                                       and less than 2**k, the last 2**63 - 1
         A tensor that was not there after a step (a gradient set to None, in either copy) has NaN,
         -1 and an empty histogram there.
+        Of several twins, number 0 the one that all else is of:
+        "twins_distance", "twins_fraction", "twins_loss" float64 [steps, twins]  as "distance", ...
+        "twins_fan"         float64 [steps, 3]        quartile, median, quartile of "twins_distance"
     fate: what became of the change over the run. predictions: how the outputs differ at the end, or
     None, and no_predictions says why.
+    fault: as it was asked for, with the number of the first draw; None for a bit of a parameter
+    that no fault described. change: what it changed; None where the run did not come to it.
+    twins: what became of each, if there are several. conditions: lower bounds of the condition
+    number of training, of what could be told; no_conditions: why there are none, or None.
+    onset: the same change at each of several steps.
     """
 
     steps: int
-    change: BitChange
+    change: BitChange | None
     parameters: list[str]
     elements: list[int]
     control_identical: bool
@@ -216,6 +209,11 @@ class TwinRecord:
     fate: Fate | None = None
     predictions: Predictions | None = None
     no_predictions: str | None = None
+    fault: Fault | None = None
+    twins: list[Followed] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    no_conditions: str | None = None
+    onset: list[Onset] = field(default_factory=list)
     series: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

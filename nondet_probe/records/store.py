@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nondet_probe.errors import RecordError
+from nondet_probe.errors import RecordError, UsageError
 from nondet_probe.records.codec import decode, encode
 from nondet_probe.records.files import write_whole
 from nondet_probe.records.schema import RunRecord
@@ -22,7 +22,7 @@ from nondet_probe.records.schema import RunRecord
 __all__ = ["ARRAYS_FILE", "FORMAT", "RECORD_FILE", "VERSION", "load_run", "save_run", "to_json"]
 
 FORMAT = "nondet_probe.run"
-VERSION = 3
+VERSION = 4
 RECORD_FILE = "record.json"
 ARRAYS_FILE = "arrays.safetensors"
 
@@ -37,6 +37,13 @@ _OF_TWINS: dict[str, Any] = {
     "predictions": None,
     "no_predictions": "not recorded by this version",
 }
+_OF_SEVERAL: dict[str, Any] = {
+    "fault": None,
+    "twins": [],
+    "conditions": [],
+    "no_conditions": "not recorded by this version",
+    "onset": [],
+}
 # What each version added to the parts of a record, and what an older record says by its silence.
 _ADDED: dict[int, dict[str, dict[str, Any]]] = {
     2: {
@@ -44,6 +51,7 @@ _ADDED: dict[int, dict[str, dict[str, Any]]] = {
         "cost": {"ops": [], "fill_needed": None, "fill_reason": ""},
     },
     3: {"twin": _OF_TWINS, "twin_fixed": _OF_TWINS},
+    4: {"twin": _OF_SEVERAL, "twin_fixed": _OF_SEVERAL},
 }
 
 
@@ -111,7 +119,10 @@ def load_run(directory: Path) -> RunRecord:
             "its SHA-256 is not the recorded one"
         )
     _upgrade(document["record"], version)
-    record: RunRecord = decode(RunRecord, document["record"], skip=_ARRAY_FIELDS)
+    try:
+        record: RunRecord = decode(RunRecord, document["record"], skip=_ARRAY_FIELDS)
+    except UsageError as error:
+        raise RecordError(f"{path}: a fault that cannot be: {error}") from error
     for name, values in load(packed).items():
         part, _, series = name.partition("/")
         getattr(record, part).series[series] = values

@@ -31,11 +31,32 @@ def limits(difference: TraceDifference) -> list[str]:
 
 
 def notes(difference: TraceDifference) -> list[str]:
-    """What the reader must know beside the verdict: runs that did not end, other machines, a root
-    that cannot be to blame; and what to do next."""
-    told = [f"Note: {text}." for text in _lines(difference.warnings)]
+    """What the reader must know beside the verdict: a change made on purpose, runs that did not
+    end, other machines, a root that cannot be to blame; and what to do next."""
+    told = [f"Note: {text}." for text in [*_injected(difference), *_lines(difference.warnings)]]
     following = next_step(difference)
     return told if following is None else [*told, f"Next: {following}."]
+
+
+def _injected(difference: TraceDifference) -> list[str]:
+    """Of runs with a fault, what it has to do with the first difference."""
+    told = []
+    for run, meta in (("a", difference.meta_a), ("b", difference.meta_b)):
+        injection = meta.injected if meta is not None else None
+        if injection is None or injection.change is None:
+            continue
+        step = injection.fault.step
+        if difference.step is None:
+            then = "and nothing that was recorded shows it" if difference.equal else ""
+        elif difference.step < step:
+            then = "later than the first difference, which has another cause"
+        elif difference.step == step:
+            then = "where the runs first differ"
+        else:
+            then = "before the first difference that was recorded"
+        what = f"run {run} had {one_line(injection.change.name)} changed on purpose in step {step}"
+        told.append(f"{what}, {then}".removesuffix(", "))
+    return told
 
 
 def _bound(bound: float) -> str:

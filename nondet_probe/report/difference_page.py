@@ -53,6 +53,7 @@ def render_difference(difference: TraceDifference) -> str:
         outcome, name = "unknown", "No verdict"
     picture = strip(difference.steps, "strip")
     return render_findings(
+        command="diff",
         outcome=outcome,
         outcome_name=name,
         verdict=difference_verdict(difference),
@@ -63,6 +64,7 @@ def render_difference(difference: TraceDifference) -> str:
             Section(
                 "The run at a glance",
                 picture=picture,
+                wide=True,
                 caption="One rectangle a phase of a step, filled by the shares of its records; "
                 "resting on one tells its figures.",
             ),

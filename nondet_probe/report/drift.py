@@ -100,6 +100,7 @@ def render_drift(drift: Drift) -> str:
         KeyFigure("Parameters", count(drift.elements), "elements, all sketched together"),
     ]
     return render_findings(
+        command="drift",
         outcome="clean" if clean else "nondeterministic",
         outcome_name="No distance" if clean else "Drift",
         verdict=drift_verdict(drift),

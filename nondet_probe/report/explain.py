@@ -33,10 +33,25 @@ SECTIONS = {
         "same in every execution, at every number of threads."
     ),
     "twin": (
-        "Three copies of the training were stepped side by side on the same batches with the same "
-        "random numbers: the run, a twin in which one bit of one weight was changed before the "
-        "first step, and a control in which nothing was changed. The twin shows what the smallest "
-        "possible difference becomes; the control shows that nothing else made it."
+        "Copies of the training were stepped side by side on the same batches with the same random "
+        "numbers: the run, a twin in which one element was changed, and a control in which nothing "
+        "was changed. The twin shows what the smallest possible difference becomes; the control "
+        "shows that nothing else made it."
+    ),
+    "twins": (
+        "Of these twins each has another element changed; the table of questions and answers, and "
+        "the pictures of single tensors, are of twin 0."
+    ),
+    "onset": (
+        "The same change at each of these steps. The twins of all but the first step took the "
+        "run's state over as the step came, and so did an unchanged copy: where that one left the "
+        "run, there are no figures."
+    ),
+    "conditions": (
+        "The condition number of training is the largest ratio of the relative change of a result "
+        "to that of the parameters it comes from. Every twin bounds it from below; its base-2 "
+        "logarithm is how many bits training loses. Once the twins have nothing in common with the "
+        "run, the ratio says no more than how small the change was."
     ),
     "twin_fixed": (
         "The same twin once more under the fix that was verified above, so that the changed bit is "

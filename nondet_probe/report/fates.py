@@ -1,11 +1,40 @@
-"""The fate of one changed bit, and what the model predicts otherwise because of it, in words."""
+"""One changed bit, its fate, and what the model predicts otherwise because of it, in words."""
 
 from __future__ import annotations
 
-from nondet_probe.records import Fate, Predictions
-from nondet_probe.report.spell import number, one_line, percent, plural, ulps
+from collections import Counter
+from collections.abc import Iterable
 
-__all__ = ["fate_told", "of_predictions"]
+from nondet_probe.bits import BitChange
+from nondet_probe.records import Fate, Predictions
+from nondet_probe.records.fault import Fault
+from nondet_probe.report.spell import (
+    clip,
+    count,
+    number,
+    one_line,
+    percent,
+    plural,
+    printable,
+    ulps,
+)
+
+__all__ = ["changed", "fate_told", "of_predictions", "tally"]
+
+
+def changed(change: BitChange | None, fault: Fault | None, step: int = 0) -> str:
+    """Which element, and in further lines which of its bits, and when. step: without a fault."""
+    if change is None:
+        return f"nothing yet\nasked for: {one_line(fault)}" if fault is not None else "nothing yet"
+    told = f"{clip(change.name, 60)}, element {count(change.index)}\n"
+    told += "by one ulp" if change.bit is None else f"bit {change.bit}"
+    told += f" of its {printable(change.dtype)}: {printable(change.before)} to "
+    told += printable(change.after)
+    if fault is not None:
+        told += f"\n{one_line(fault.site)}, at step {fault.step}, {one_line(fault.when)}"
+    elif step:
+        told += f"\nbefore step {step}"
+    return told
 
 
 def fate_told(fate: Fate) -> str:
@@ -24,3 +53,9 @@ def of_predictions(found: Predictions) -> str:
     if found.max_ulp is not None:
         told.append(f"at most {ulps(found.max_ulp)}")
     return f"of {plural(found.examples, 'example')}: {', '.join(told)}"
+
+
+def tally(verdicts: Iterable[str]) -> str:
+    """ "2 growing, 1 absorbed" of several twins, the most frequent first."""
+    found = Counter(verdicts).most_common()
+    return ", ".join(f"{count(times)} {one_line(verdict)}" for verdict, times in found)

@@ -16,18 +16,21 @@ __all__ = ["Section", "render_findings"]
 @dataclass(frozen=True)
 class Section:
     """title; text: what it means; picture: an `<svg>` element that escapes its own texts, with its
-    caption; tables, of which the empty ones are left out; sentences: below all."""
+    caption; wide: it is as wide as it has to be, and is scrolled; tables, of which the empty ones
+    are left out; sentences: below all."""
 
     title: str
     text: str = ""
     picture: str | None = None
     caption: str = ""
+    wide: bool = False
     tables: list[Table] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
 
 
 def render_findings(
     *,
+    command: str,
     outcome: Literal["clean", "nondeterministic", "unknown"],
     outcome_name: str,
     verdict: str,
@@ -37,7 +40,8 @@ def render_findings(
     sections: Sequence[Section],
     glossary: Mapping[str, str],
 ) -> str:
-    """The page as the text of an HTML document; the same arguments give the same bytes.
+    """The page as the text of an HTML document; the same arguments give the same bytes. command:
+    which one found it, as it is typed.
 
     Raises UsageError when jinja2 or matplotlib is missing.
     """
@@ -50,6 +54,7 @@ def render_findings(
         if tables or section.picture or section.sentences:
             shown.append({**vars(section), "tables": tables})
     return page.render(
+        command=command,
         outcome=outcome,
         outcome_name=outcome_name,
         verdict=verdict,

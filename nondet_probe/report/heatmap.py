@@ -81,7 +81,8 @@ def _name_rows(axes: Axes, twin: TwinRecord, parameters: int) -> None:
     """Names of the parameters, as many as there is room for; always that of the changed one."""
     names = twin.parameters[:parameters]
     every = -(-parameters // _MOST_ROWS)
-    changed = names.index(twin.change.name) if twin.change.name in names else None
+    name = twin.change.name if twin.change is not None else None
+    changed = names.index(name) if name in names else None
     ticks = list(range(0, len(names), every))
     if changed is not None:
         ticks = sorted({changed, *(row for row in ticks if abs(row - changed) >= every)})

@@ -13,7 +13,7 @@ import numpy as np
 
 from nondet_probe.errors import UsageError
 from nondet_probe.records import RunRecord, TwinRecord
-from nondet_probe.report import audittables, costtables, measured, tables
+from nondet_probe.report import audittables, costtables, measured, tables, twintables
 from nondet_probe.report.explain import SECTIONS, audit_notes, comparison, words_used
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import clip, one_line, printable
@@ -117,6 +117,7 @@ def render(record: RunRecord) -> str:
         tables=tables,
         audittables=audittables,
         costtables=costtables,
+        twintables=twintables,
         classes=audittables.classes_of(record),
         audited=audit_notes(record),
         twins=_twins(record),
@@ -161,8 +162,21 @@ def _twins(record: RunRecord) -> list[dict[str, Any]]:
 def _pictures(twin: TwinRecord, key: str) -> list[_Picture]:
     from nondet_probe.report.heatmap import heatmap_plot
     from nondet_probe.report.plots import distance_plot, loss_plot, series, share_plot
+    from nondet_probe.report.twinplots import fan_plot, onset_plot
 
     drawn = [
+        (
+            "How far apart all twins are",
+            fan_plot(twin, f"{key}-fan"),
+            "Each faint line is a twin with another element changed; the band is the middle half "
+            "of them, the thick line their median. All else below is of twin 0.",
+        ),
+        (
+            "Does it matter when",
+            onset_plot(twin, f"{key}-onset"),
+            "Where the run is after its last step, by the step at which the change was made: one "
+            "dot a twin, the line through their medians.",
+        ),
         (
             "How far apart the run and its twin are",
             distance_plot(twin, f"{key}-distance"),

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from nondet_probe.records import AuditRecord, RerunRecord, RunRecord, TwinRecord
+from nondet_probe.report.fates import tally
 from nondet_probe.report.spell import clip, number, one_line, percent, plural, ratio
 from nondet_probe.report.words import best_fix, deterministic_arm, growth_reason, within_noise
 
@@ -32,6 +33,7 @@ def key_figures(record: RunRecord) -> list[KeyFigure]:
         # What the bit does says nothing where the run moves by itself and was repeated under a fix.
         if record.twin.control_identical or record.twin_fixed is None:
             figures.append(_fate(record.twin, ""))
+        figures += _of_twins(record.twin)
     if record.twin_fixed is not None:
         under = f", under {one_line(record.twin_fixed.under, 40)}"
         figures += [_control(record.twin_fixed, under), _fate(record.twin_fixed, under)]
@@ -112,6 +114,24 @@ def _control(twin: TwinRecord, under: str) -> KeyFigure:
         "differs" if step is None else f"differs at step {step}",
         f"first in {clip(first, 40)}" if first else "though nothing in it was changed",
     )
+
+
+def _of_twins(twin: TwinRecord) -> list[KeyFigure]:
+    """Of several twins together, whose control stayed with the run."""
+    if not twin.twins or not twin.control_identical:
+        return []
+    verdicts = [one.fate.verdict if one.fate is not None else "unknown" for one in twin.twins]
+    distance = twin.series.get("twins_fan")
+    ends = ""
+    if distance is not None and len(distance):
+        low, middle, high = (number(float(value)) for value in distance[-1])
+        ends = f"median distance at the end {middle}, quartiles {low} and {high}"
+    found = [KeyFigure(plural(len(verdicts), "twin"), tally(verdicts), ends)]
+    for one in twin.conditions:
+        if one.of == "weights" and one.norm == "element" and math.isfinite(one.bits):
+            more = f"lost at least: the condition number of training is {number(one.bound)} or more"
+            found.append(KeyFigure("Bits of the weights", number(one.bits), more))
+    return found
 
 
 def _fate(twin: TwinRecord, under: str) -> KeyFigure:

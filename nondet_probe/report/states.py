@@ -140,6 +140,7 @@ def render_states(found: StateDifference) -> str:
         KeyFigure("Not covered", count(len(found.not_covered)), "tensors or values"),
     ]
     return render_findings(
+        command="diff",
         outcome=outcome,
         outcome_name=name,
         verdict=states_verdict(found),

@@ -20,7 +20,7 @@ from nondet_probe.records import (
     TwinRecord,
 )
 from nondet_probe.report.explain import ARMS
-from nondet_probe.report.fates import fate_told, of_predictions
+from nondet_probe.report.fates import changed, fate_told, of_predictions
 from nondet_probe.report.keyfigures import key_figures
 from nondet_probe.report.spell import (
     clip,
@@ -177,15 +177,9 @@ def coverage(found: Coverage) -> Table:
 
 def twin(run: TwinRecord) -> Table:
     """What one changed bit did, as pairs of a question and its answer."""
-    change = run.change
+    first = run.onset[0].step if run.onset else 0
     rows = [
-        [
-            "what was changed",
-            f"{clip(change.name, 60)}, element {count(change.index)}\n"
-            + ("by one ulp" if change.bit is None else f"bit {change.bit}")
-            + f" of its {printable(change.dtype)}: {printable(change.before)} to "
-            + printable(change.after),
-        ],
+        ["what was changed", changed(run.change, run.fault, first)],
         ["the unperturbed copy (control)", control_phrase(run)],
         ["what became of the bit", _fate(run)],
         ["half of all parameters' elements differ", _half(run)],
@@ -207,6 +201,8 @@ def twin(run: TwinRecord) -> Table:
         rows.append(["predictions where it is evaluated", of_predictions(run.predictions)])
     elif run.no_predictions is not None:
         rows.append(["predictions", f"not compared\n{one_line(run.no_predictions, 600)}"])
+    if run.no_conditions is not None and not run.conditions:
+        rows.append(["condition number", f"no bound\n{one_line(run.no_conditions, 600)}"])
     title = f"One changed bit, under {one_line(run.under)}" if run.under else "One changed bit"
     return Table(title, ["Question", "Answer"], rows)
 
@@ -255,7 +251,9 @@ def overhead(record: RunRecord) -> Table:
             continue
         times = part.probe_seconds / part.plain_seconds if part.plain_seconds > 0 else None
         detail = (
-            f"every op {plural(part.k, 'time')}" if isinstance(part, RerunRecord) else "3 copies"
+            f"every op {plural(part.k, 'time')}"
+            if isinstance(part, RerunRecord)
+            else f"{_copies(part)} copies"
         )
         rows.append(
             [
@@ -267,6 +265,12 @@ def overhead(record: RunRecord) -> Table:
         )
     columns = ["Probe", "With the probe", "The same steps without", "Ratio"]
     return Table("This run's own overhead", columns, rows)
+
+
+def _copies(run: TwinRecord) -> int:
+    """The run, its twins and their control; twins and a control at each further step."""
+    twins = max(len(run.twins), 1)
+    return 1 + (twins + 1) * max(len(run.onset), 1)
 
 
 def facts(record: RunRecord) -> Table:

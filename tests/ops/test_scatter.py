@@ -3,13 +3,13 @@ values, and the format of `ordered`."""
 
 import os
 import platform
-from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from cells import distinct
 from generators import FAMILIES, bits_of, family, from_bits, normal, random_bits
 from scattered import add, indices
 from test_sum_float_mode import DOWN, LIBM, UP, ZERO, flushing, rounding
@@ -141,28 +141,18 @@ def many(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return torch.zeros(2, dtype=dtype), indices(n, 2), normal(n, dtype, 5)
 
 
-def distinct(compute: Callable[[], Tensor], most: int) -> int:
-    """The number of different results, at most 2, of at most `most` calls."""
-    seen: set[tuple[int, ...]] = set()
-    for _ in range(most):
-        seen.add(tuple(bits_of(compute())))
-        if len(seen) == 2:
-            break
-    return len(seen)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_atomic_is_seen_to_vary(dtype: torch.dtype) -> None:
     out, index, source = many(dtype)
-    assert distinct(lambda: add(out, index, source, "atomic", 2), 100) == 2, (
-        f"100 atomic sums on 2 threads gave the same bits; this process may run on "
+    assert distinct(lambda: add(out, index, source, "atomic", 2), 2, 2000) == 2, (
+        f"2000 atomic sums on 2 threads gave the same bits; this process may run on "
         f"{len(os.sched_getaffinity(0))} processors"
     )
 
 
 def test_atomic_on_one_thread_does_not_vary() -> None:
     out, index, source = many(torch.float32)
-    assert distinct(lambda: add(out, index, source, "atomic", 1), 10) == 1
+    assert distinct(lambda: add(out, index, source, "atomic", 1), 2, 10) == 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

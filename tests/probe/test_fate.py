@@ -16,6 +16,7 @@ from torch import nn
 from nondet_probe.bits import digest, flip_bit
 from nondet_probe.probe.drive import Batches, build
 from nondet_probe.probe.fate import fate
+from nondet_probe.probe.follower import Follower
 from nondet_probe.probe.lockstep import Lockstep
 from nondet_probe.probe.state import leaves
 from nondet_probe.probe.twin import twin
@@ -39,18 +40,20 @@ def followed(
     factory: WorkloadFactory, change: Callable[[Workload], object], steps: int = STEPS
 ) -> tuple[Fate, int | None]:
     """The verdict, and the step from which on both states were the same whenever compared."""
-    copies = Lockstep(*[build(factory, 0) for _ in range(3)])
-    change(copies.twin)
+    run, other, control = (build(factory, 0) for _ in range(3))
+    twin = Follower(run, other)
+    copies = Lockstep(run, [twin], control)
+    change(other)
     batches = Batches(copies.run, steps)
     same = []
     for step in range(steps):
         copies.step(step, batches)
-        same.append(state(copies.run) == state(copies.twin))
+        same.append(state(run) == state(other))
     assert copies.differs_step is None
     equal_from = len(same) - len(list(itertools.takewhile(bool, reversed(same))))
-    found = fate(copies.distances.arrays()["distance"], copies.absorbed_step, copies.spread_step)
-    assert copies.absorbed_step == (equal_from if equal_from < steps else None)
-    return found, copies.absorbed_step
+    found = fate(twin.distances.arrays()["distance"], twin.absorbed_step, twin.spread_step)
+    assert twin.absorbed_step == (equal_from if equal_from < steps else None)
+    return found, twin.absorbed_step
 
 
 BATCH = (torch.randn(16, 6, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 3)

@@ -16,6 +16,7 @@ from nondet_probe.env.rng import RngState
 from nondet_probe.errors import RunFailedError, UsageError
 from nondet_probe.probe import lockstep
 from nondet_probe.probe.drive import Batches, build
+from nondet_probe.probe.follower import Follower
 from nondet_probe.probe.lockstep import BUILT, Lockstep
 from nondet_probe.workload import Workload, WorkloadFactory
 
@@ -26,7 +27,7 @@ def started(factory: WorkloadFactory, seed: int = 0) -> Lockstep:
     """Copies as `twin` makes them, nothing flipped, streams as after the first build."""
     run = build(factory, seed)
     streams = RngState.capture()
-    copies = Lockstep(run, build(factory, seed), build(factory, seed))
+    copies = Lockstep(run, [Follower(run, build(factory, seed))], build(factory, seed))
     streams.restore()
     return copies
 
@@ -62,14 +63,14 @@ def same_bits(a: nn.Module, b: nn.Module) -> bool:
 
 def test_the_run_is_bit_for_bit_the_plain_loop() -> None:
     copies = started(noisy, seed=7)
-    flip_bit(copies.twin.model[0].weight, 5, 12)
+    flip_bit(copies.followers[0].workload.model[0].weight, 5, 12)
     stepped(copies, 12)
     streams = RngState.capture()
     model, losses = plain_loop(noisy, 7, 12)
     assert copies.losses == losses
     assert same_bits(copies.run.model, model)
     assert streams.same_as(RngState.capture())
-    assert copies.twin_losses != losses
+    assert copies.followers[0].losses != losses
     assert copies.differs is None
     assert same_bits(copies.control.model, model)
 
@@ -95,7 +96,7 @@ def test_copies_that_draw_differently_disturb_neither_each_other_nor_the_run() -
     factory.after = draw_by_copy
     copies = followed(factory, 8)
     assert copies.differs is None
-    assert copies.losses == copies.twin_losses
+    assert copies.losses == copies.followers[0].losses
 
     alone = build(Factory(after=lambda workload, batch: torch.rand(1)), 0)
     losses = [alone.step(alone, batch).item() for _, batch in zip(range(8), alone.batches)]  # noqa: B905
@@ -230,7 +231,7 @@ def test_builds_that_differ() -> None:
 
 def test_a_twin_built_differently_is_seen_as_well() -> None:
     built = [build(noisy, seed) for seed in (0, 1, 0)]
-    assert Lockstep(*built).differs == "0.weight"
+    assert Lockstep(built[0], [Follower(*built[:2])], built[2]).differs == "0.weight"
 
 
 def test_builds_of_different_shape() -> None:
@@ -262,29 +263,35 @@ def plain_linear(seed: int) -> Workload:
 def test_a_change_that_is_overwritten_is_absorbed() -> None:
     factory = Factory(plain_linear)
     copies = started(factory)
-    flip_bit(copies.twin.model[0].weight, 5, 12)
+    flip_bit(copies.followers[0].workload.model[0].weight, 5, 12)
     factory.after = lambda workload, batch: factory.calls > 6 and overwritten(workload, batch)
     stepped(copies, 5)
     # The gradients of step 2, from weights that differed, are there until step 3 makes its own.
-    assert copies.absorbed_step == 3
-    assert copies.distances.arrays()["fraction"].tolist() == [1 / 144, 1 / 144, 0.0, 0.0, 0.0]
+    assert copies.followers[0].absorbed_step == 3
+    assert copies.followers[0].distances.arrays()["fraction"].tolist() == [
+        1 / 144,
+        1 / 144,
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
 def test_not_absorbed_while_the_optimizer_remembers() -> None:
     copies = started(Factory(noisy, after=overwritten))
-    flip_bit(copies.twin.model[0].weight, 5, 12)
-    flip_bit(copies.twin.model[4].weight, 0, 0)
+    flip_bit(copies.followers[0].workload.model[0].weight, 5, 12)
+    flip_bit(copies.followers[0].workload.model[4].weight, 0, 0)
     with torch.no_grad():
-        for copy in (copies.run, copies.twin, copies.control):
+        for copy in (copies.run, copies.followers[0].workload, copies.control):
             for name, parameter in copy.model.named_parameters():
                 parameter.requires_grad_(name == "0.weight")
-        copies.twin.model[4].weight.copy_(copies.run.model[4].weight)
+        copies.followers[0].workload.model[4].weight.copy_(copies.run.model[4].weight)
     stepped(copies, 4)
-    assert copies.distances.arrays()["fraction"].tolist() == [0.0] * 4
-    assert copies.absorbed_step is None
+    assert copies.followers[0].distances.arrays()["fraction"].tolist() == [0.0] * 4
+    assert copies.followers[0].absorbed_step is None
     momenta = [
         copy.optimizer.state[copy.model[0].weight]["momentum_buffer"]
-        for copy in (copies.run, copies.twin)
+        for copy in (copies.run, copies.followers[0].workload)
     ]
     assert not bit_equal(*momenta)
 
@@ -292,28 +299,28 @@ def test_not_absorbed_while_the_optimizer_remembers() -> None:
 def test_a_difference_that_comes_back_was_not_absorbed() -> None:
     factory = Factory(plain_linear)
     copies = started(factory)
-    flip_bit(copies.twin.model[0].weight, 5, 12)
+    flip_bit(copies.followers[0].workload.model[0].weight, 5, 12)
 
     def hide_and_show(workload: Workload, batch: Any) -> None:
         overwritten(workload, batch)
-        if workload is copies.twin and (factory.calls - 1) // 3 == 3:
+        if workload is copies.followers[0].workload and (factory.calls - 1) // 3 == 3:
             flip_bit(workload.model[0].weight, 1, 1)
 
     factory.after = hide_and_show
     stepped(copies, 3)
-    assert copies.absorbed_step == 1
+    assert copies.followers[0].absorbed_step == 1
     factory.calls = 0
     stepped(copies, 4)
-    assert copies.absorbed_step is None
+    assert copies.followers[0].absorbed_step is None
 
 
 def test_a_twin_whose_loss_is_nan_goes_on() -> None:
     copies = started(noisy)
-    flip_bit(copies.twin.model[4].bias, 0, 30)  # 0.1 becomes some 1e37
-    flip_bit(copies.twin.model[4].bias, 1, 30)
+    flip_bit(copies.followers[0].workload.model[4].bias, 0, 30)  # 0.1 becomes some 1e37
+    flip_bit(copies.followers[0].workload.model[4].bias, 1, 30)
     stepped(copies, 4)
-    assert len(copies.twin_losses) == 4
-    assert not all(map(torch.isfinite, torch.tensor(copies.twin_losses)))
+    assert len(copies.followers[0].losses) == 4
+    assert not all(map(torch.isfinite, torch.tensor(copies.followers[0].losses)))
     assert copies.differs is None
 
 
@@ -330,8 +337,8 @@ def test_a_copy_that_fails_is_named_and_nothing_of_its_step_is_kept(number: int,
     with pytest.raises(RunFailedError, match=rf"^step 2{who} failed: ValueError: planted") as info:
         stepped(copies, 5)
     assert info.value.step == 2
-    assert len(copies.losses) == len(copies.twin_losses) == len(copies.control_shares) == 2
-    assert copies.distances.arrays()["distance"].shape == (2,)
+    assert len(copies.losses) == len(copies.followers[0].losses) == len(copies.control_shares) == 2
+    assert copies.followers[0].distances.arrays()["distance"].shape == (2,)
 
 
 def test_parameters_that_change_on_the_way() -> None:

@@ -13,13 +13,16 @@ from nondet_probe.bits.flip import BitChange
 from nondet_probe.errors import RecordError
 from nondet_probe.records import (
     AuditRecord,
+    Condition,
     CostArm,
     CostRecord,
     Coverage,
     Fate,
     Fix,
+    Followed,
     Growth,
     MeasuredTensor,
+    Onset,
     OpCost,
     OpSite,
     OpStatus,
@@ -31,6 +34,7 @@ from nondet_probe.records import (
     load_run,
     save_run,
 )
+from nondet_probe.records.fault import Fault
 from nondet_probe.records.store import ARRAYS_FILE, RECORD_FILE
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "records"
@@ -70,10 +74,19 @@ def example() -> RunRecord:
         tensors=[MeasuredTensor("parameter", "weight", 8, "float32")],
         fate=Fate("saturated", "the distance stayed near a level", 2, 0.5),
         predictions=Predictions(10, 0.1, float("inf"), 3),
+        fault=Fault("weight", "we*", seed=3, number=1, bit=0, step=1),
+        twins=[
+            Followed(change, fate=Fate("growing", "it grew"), evaluation={"accuracy": 0.9}),
+            Followed(None, 2, 1, no_growth="the change was absorbed at step 2"),
+        ],
+        conditions=[Condition("weights", "L2", 1e7, 23.3, 2, 9e6, 8e6, 1e7)],
+        no_conditions="why there are no more",
+        onset=[Onset(0, [0.5, 0.25], [0.1, None], ["growing", "absorbed"]), Onset(1)],
         series={
             "distance": np.array([1e-9, float("inf"), 1e-8]),
             "max_ulp": np.array([1, 2, 3], dtype=np.int64),
             "param_distance": np.array([[1e-9], [2e-9], [1e-8]]),
+            "twins_fan": np.array([[1e-9, 2e-9, float("inf")]] * 3),
             "tensor_ulps": np.array([[[7, 1, 0]], [[7, 1, 0]], [[0, 8, 0]]], dtype=np.uint8),
         },
     )
@@ -202,7 +215,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"format": "something else"}, "is not of format 'nondet_probe.run'"),
-        ({"version": 4}, "has version 4; this nondet_probe reads versions 1 to 3"),
+        ({"version": 5}, "has version 5; this nondet_probe reads versions 1 to 4"),
         ({"version": None}, "has version None"),
     ],
 )
@@ -228,7 +241,7 @@ def test_records_of_every_released_version_load(directory: Path) -> None:
 
 
 def test_every_version_has_golden_records() -> None:
-    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1", "v2", "v3"]
+    assert [path.name for path in sorted(GOLDEN.glob("v*"))] == ["v1", "v2", "v3", "v4"]
 
 
 def test_what_version_2_added_is_what_version_1_says_by_its_silence() -> None:
@@ -247,12 +260,30 @@ def test_what_version_3_added_is_what_older_ones_say_by_their_silence(directory:
     assert record.twin.no_predictions == "not recorded by this version"
 
 
+def test_what_version_4_added_is_what_older_ones_say_by_their_silence() -> None:
+    twin = load_run(GOLDEN / "v3" / "whole").twin
+    assert twin is not None
+    assert (twin.fault, twin.twins, twin.conditions, twin.onset) == (None, [], [], [])
+    assert twin.no_conditions == "not recorded by this version"
+
+
+def test_a_fault_that_cannot_be_is_a_record_that_cannot_be(tmp_path: Path) -> None:
+    save_run(example(), tmp_path)
+    path = tmp_path / RECORD_FILE
+    document = json.loads(path.read_text("utf-8"))
+    document["record"]["twin"]["fault"]["site"] = "wieght"
+    path.write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=r"a fault that cannot be: .*did you mean 'weight'"):
+        load_run(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("version", "part", "field", "kind"),
     [
         (2, "rerun", "suspect_k", "RerunRecord"),
         (3, "rerun", "suspect_k", "RerunRecord"),
         (3, "twin", "fate", "TwinRecord"),
+        (4, "twin", "twins", "TwinRecord"),
     ],
 )
 def test_a_field_that_a_version_has_is_not_filled_in_there(

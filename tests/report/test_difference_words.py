@@ -3,8 +3,10 @@ import dataclasses
 import difference_examples as examples
 import pytest
 
+from nondet_probe.bits import BitChange
 from nondet_probe.records import Fix
-from nondet_probe.records.difference import Change
+from nondet_probe.records.difference import Change, TraceDifference
+from nondet_probe.records.fault import Fault, Injection
 from nondet_probe.report.difference_limits import limits, notes
 from nondet_probe.report.difference_words import difference_verdict
 
@@ -286,3 +288,32 @@ def test_one_thread_is_advised_only_if_nothing_else_serves() -> None:
     one, other = Fix("one thread", "one()", True, 20, 0.1), Fix("x", "x()", True, 20, 1.5)
     assert "x() removes it" in with_tried(one, other)
     assert "one() removes it" in with_tried(one)
+
+
+@pytest.mark.parametrize(
+    ("step", "then"),
+    [
+        (16, "before the first difference that was recorded"),
+        (17, "where the runs first differ"),
+        (18, "later than the first difference, which has another cause"),
+    ],
+)
+def test_a_change_made_on_purpose_is_told_first(step: int, then: str) -> None:
+    found = injected(examples.difference(examples.root()), step)
+    told = f"Note: run b had fc.weight changed on purpose in step {step}, {then}."
+    assert notes(found)[0] == told
+
+
+def test_a_change_that_nothing_shows() -> None:
+    found = injected(examples.difference(equal=True), 3)
+    assert notes(found)[0].endswith("in step 3, and nothing that was recorded shows it.")
+    found.meta_b = examples.meta(injected=Injection(Fault("rng", index=0, bit=0)))
+    assert not any("on purpose" in note for note in notes(found))
+
+
+def injected(found: TraceDifference, step: int) -> TraceDifference:
+    """Where run b had a fault."""
+    change = BitChange("fc.weight", 2, 0, "float32", "0x00000000", "0x00000001")
+    fault = Fault("weight", "fc.weight", 2, bit=0, step=step)
+    meta = examples.meta(injected=Injection(fault, change))
+    return dataclasses.replace(found, meta_a=examples.meta(), meta_b=meta)

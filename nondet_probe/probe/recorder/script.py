@@ -196,6 +196,8 @@ class _Run:
         if self._options["against"] is not None:
             text = json.dumps(encode(recording.outcome)) + "\n"
             (recording.out / OUTCOME_FILE).write_text(text, encoding="utf-8")
+        if meta.injected is not None and meta.injected.change is not None:
+            _tell(str(meta.injected))
         _tell(f"{real_sentence(meta.cost)}; {meta.coverage.records} records in {recording.out}")
 
 

@@ -100,6 +100,7 @@ def test_a_twin_of_a_script_is_a_run_of_it(
     assert injection.change is not None
     assert (injection.fault, injection.change.name) == (fault, "Linear.weight")
     assert (meta.caveats, meta.status) == ([str(injection)], "complete")
+    assert f"nondet-probe: {injection}\n" in done.stderr
 
 
 def test_what_the_script_does_not_have_ends_it_with_one_line(folder: Path) -> None:
