@@ -140,6 +140,7 @@ def render_floor(floor: NoiseFloor) -> str:
     elif floor.placing.outcome in ("unknown", "not finite"):
         outcome = "unknown"
     return render_findings(
+        command="drift",
         outcome=outcome,
         outcome_name=_NAMES[floor.placing.outcome],
         verdict=floor_verdict(floor),
