@@ -18,7 +18,7 @@ from nondet_probe.probe.recorder.script import words_of
 from nondet_probe.records.trace import LEVELS
 from nondet_probe.report.spell import printable
 
-__all__ = ["Pairs"]
+__all__ = ["Pairs", "finished", "tail"]
 
 _PATIENCE = 10.0
 """Seconds that a script has to end after an interrupt, before it is killed."""
@@ -77,17 +77,17 @@ class Pairs:
             steps=asked.steps,
         )
         with log.open("xb") as printed:
-            code = _finished(command, printed.fileno(), {**os.environ, **self._variables[name]})
+            code = finished(command, printed.fileno(), {**os.environ, **self._variables[name]})
         if code:
             how = f"was killed by signal {-code}" if code < 0 else f"left with exit code {code}"
             raise RunFailedError(
                 f"the script {how} in run {name} of {folder.name}; what it printed is in {log}, "
-                f"which ends\n{_tail(log)}",
+                f"which ends\n{tail(log)}",
                 step=None,
             )
 
 
-def _finished(command: Sequence[str], log: int, environment: Mapping[str, str]) -> int:
+def finished(command: Sequence[str], log: int, environment: Mapping[str, str]) -> int:
     """The exit code of a process that runs this to its end; whatever ends the waiting ends it."""
     with _endings_raise():
         child = subprocess.Popen(
@@ -139,7 +139,8 @@ def _endings_raise() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
+    """The end of what was printed, as text that can be shown."""
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _SHOWN))
         return printable(file.read().decode("utf-8", "replace")).strip()

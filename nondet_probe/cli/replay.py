@@ -21,7 +21,7 @@ from nondet_probe.records.difference import Cause, TraceDifference
 from nondet_probe.records.trace import Site, TraceMeta
 from nondet_probe.records.trace_reader import open_trace
 
-__all__ = ["replay", "why_not"]
+__all__ = ["environment_of", "replay", "why_not"]
 
 
 def why_not(difference: TraceDifference) -> str | None:
@@ -77,7 +77,7 @@ def replay(difference: TraceDifference, folder: Path, *, stdin: int | None = Non
         command = [sys.executable, "-m", __name__, json.dumps(given), *meta.command]
         code = subprocess.run(
             command,
-            env=_environment(meta),
+            env=environment_of(meta),
             stdin=stdin,
             stdout=sys.stderr.fileno(),
             check=False,
@@ -89,8 +89,8 @@ def replay(difference: TraceDifference, folder: Path, *, stdin: int | None = Non
     return found
 
 
-def _environment(meta: TraceMeta) -> dict[str, str]:
-    """This process's, with the variables that decide about bits as run a had them."""
+def environment_of(meta: TraceMeta) -> dict[str, str]:
+    """This process's, with the variables that decide about bits as the run of `meta` had them."""
     theirs = meta.environment.get("switches", {}).get("environment", {})
     known = stored_variables({str(name): str(value) for name, value in theirs.items()})
     mine = stored_variables(os.environ)

@@ -225,7 +225,7 @@ def test_no_child_outlives_the_waiting_for_it(
     before = signal.getsignal(signal.SIGTERM)
     command = [sys.executable, "-c", PATIENT.format(heeds=heeds), str(here)]
     with (tmp_path / "log").open("wb") as log, pytest.raises(raised):
-        pairs._finished(command, log.fileno(), dict(os.environ))
+        pairs.finished(command, log.fileno(), dict(os.environ))
     assert children[0].returncode == (5 if heeds else -signal.SIGKILL)
     assert signal.getsignal(signal.SIGTERM) is before
 
