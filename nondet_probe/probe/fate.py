@@ -4,7 +4,8 @@ Absorbed is exact: no bit of the state of training differs any more, to the end.
 off the relative distance of the parameters, on a log scale. Saturated means that a continuous line
 of two pieces (least squares over all places of its bend) rises by a factor of 10 or more, and goes
 on at less than a tenth of that slope for 17 steps or more. Else it is growing if the line through
-all of it rises, beyond what the interval of `growth` leaves open, and dormant if not.
+all of it rises, beyond what the interval of `growth` leaves open, or if it ends 1,000 times above
+its beginning, in leaps that no line fits; and dormant if not.
 
 The limit of it. A plateau of the distance need not be the end: an attractor may be left again, and
 a drift that is slow beside the growth before it counts as saturated.
@@ -24,6 +25,7 @@ __all__ = ["fate"]
 
 _CLIMB = math.log(10.0)
 _FLAT = 0.1
+_LEAP = math.log(1000.0)  # more than rounding gathers up in a million steps
 _EARLIEST = 2  # steps at least before the bend: growth may take no more
 
 Values = npt.NDArray[np.float64]
@@ -82,4 +84,10 @@ def _trend(log: Values, first: int) -> Fate:
         f"{slope:.3g} a step in natural-log units from step {first} on, with a 95 % interval of "
         f"{low:.3g} to {high:.3g}"
     )
-    return Fate("growing" if low > 0.0 else "dormant", f"the distance went by {told}")
+    if low > 0.0:
+        return Fate("growing", f"the distance went by {told}")
+    ends = MIN_STEPS // 2
+    leap = float(np.median(log[-ends:]) - np.median(log[:ends]))
+    if leap >= _LEAP:
+        return Fate("growing", f"the distance rose {math.exp(leap):.2g}-fold, in leaps: {told}")
+    return Fate("dormant", f"the distance went by {told}")

@@ -13,7 +13,7 @@ PATIENCE = 300.0
 Found = TypeVar("Found")
 
 
-def struck(look: Callable[[], Found], strikes: Callable[[Found], bool]) -> Found:
+def struck(look: Callable[[], Found], strikes: Callable[[Found], object]) -> Found:
     """What `look` gave when the race struck, or when nobody would wait for it any longer."""
     deadline = time.monotonic() + PATIENCE
     while True:

@@ -232,6 +232,9 @@ def line(slope: float, steps: int) -> Any:
         ([*line(0.1, 20), *[7e-9] * 60], None, 0, "dormant"),
         # Up, and down again.
         ([*line(1.0, 20), *line(1.0, 20)[::-1], *[1e-9] * 40], None, 0, "dormant"),
+        # A leap is no line, and no dormancy; a small one may be rounding.
+        ([*[1e-9] * 40, *[1e-4] * 8, *[2e-2] * 12], None, 0, "growing"),
+        ([*[1e-9] * 50, *[1e-7] * 10], None, 0, "dormant"),
         ([1e-9, 0.0, *line(0.1, 30)], None, 0, "dormant"),
         ([1e-9, math.nan, 1e-9], None, 0, "not finite"),
         ([1e-9, math.inf, 1e-9], None, 0, "not finite"),
